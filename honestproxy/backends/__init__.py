@@ -1,0 +1,76 @@
+"""Backends by spec: which module answers for which upstream, loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from honestproxy.errors import SettingsError
+
+if TYPE_CHECKING:
+    from honestproxy.settings import Settings
+    from honestproxy.types import Backend
+
+SPECS = (
+    "a URL such as http://127.0.0.1:11434/v1, litellm:<provider/model>, "
+    "local:<name, folder, GGUF file or hub id>, or module:attr"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a backend says of itself, as its attribute `traits`; these are the defaults.
+
+    `confusion_tokens` caps an elicitation; generous, since a reasoning model reasons first.
+    """
+
+    default_strategy: str = "gated"
+    confusion_tokens: int = 4096
+
+
+def traits(backend: Backend) -> Traits:
+    """The backend's own traits, or the defaults."""
+    found = getattr(backend, "traits", None)
+    return found if isinstance(found, Traits) else Traits()
+
+
+def load(settings: Settings) -> Backend:
+    """The backend that `settings.upstream` names.
+
+    Raises SettingsError for a spec that names none, BackendError where it can't be started.
+    """
+    spec = settings.upstream
+    prefix, _, rest = spec.partition(":")
+    if prefix in ("http", "https"):
+        from honestproxy.backends.openai_compatible import OpenAICompatible
+
+        return OpenAICompatible(spec, settings)
+    if not rest:
+        raise SettingsError(f"upstream {spec!r} is not understood; give {SPECS}")
+    if prefix == "litellm":
+        from honestproxy.backends.litellm import LiteLLM
+
+        return LiteLLM(rest, settings)
+    if prefix == "local":
+        from honestproxy.backends.local import Local
+
+        return Local(rest, settings)
+    return _imported(prefix, rest, spec)
+
+
+def _imported(module: str, attr: str, spec: str) -> Backend:
+    """One's own backend: an object, or something that makes one when called."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = getattr(importlib.import_module(module), attr)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"upstream {spec!r}: {error}; give {SPECS}") from None
+    backend = found() if isinstance(found, type) or not hasattr(found, "complete") else found
+    if not hasattr(backend, "complete") or not hasattr(backend, "stream"):
+        raise SettingsError(f"upstream {spec!r} has no `complete` and `stream`")
+    return backend  # type: ignore[no-any-return]

@@ -1,0 +1,149 @@
+"""Every error a user can meet, and the shape OpenAI's API gives it.
+
+    HonestProxyError
+    ├── InvalidRequest        400  the request can't be understood
+    │   ├── UnknownModel      404  no such model here
+    │   ├── Forbidden         403  the settings don't allow it
+    │   └── TooLarge          413  the body is over the limit
+    ├── UpstreamError         its own status: the upstream said no
+    │   ├── UpstreamUnreachable   502  no connection
+    │   ├── UpstreamBroken        502  a good status without a good answer
+    │   └── UpstreamTimeout       504  no answer in time
+    ├── StepFailed            502  a step's reply can't be used (empty, cut off, refused)
+    ├── BackendError          500  a backend can't start or run here
+    │   └── ModelUnavailable       its files are missing or broken
+    ├── PromptError           500  a prompt file and its values don't match
+    └── SettingsError              a setting is unknown or wrong (command line only)
+
+Messages say what to do next. https://platform.openai.com/docs/guides/error-codes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class HonestProxyError(Exception):
+    """The root: a message for people, and what OpenAI's error object holds beside it."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+        if code is not None:
+            self.code = code
+        if status is not None:
+            self.status = status
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`."""
+        error = {"message": self.message, "type": self.type}
+        return {"error": {**error, "param": self.param, "code": self.code}}
+
+
+class InvalidRequest(HonestProxyError):
+    """The request can't be understood; the message names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class UnknownModel(InvalidRequest):
+    """No model of that name is here."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class Forbidden(InvalidRequest):
+    """The request is clear, but the settings don't allow it."""
+
+    status = 403
+    type = "permission_error"
+
+
+class TooLarge(InvalidRequest):
+    """The body is over the limit."""
+
+    status = 413
+
+
+class UpstreamError(HonestProxyError):
+    """The upstream answered with an error: its status, headers and body are kept."""
+
+    status = 502
+    type = "upstream_error"
+
+    def __init__(
+        self, message: str, *, upstream: dict[str, Any] | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.upstream = upstream
+
+    def body(self) -> dict[str, Any]:
+        """The upstream's own error body where it is OpenAI-shaped, ours otherwise."""
+        return self.upstream if self.upstream is not None else super().body()
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to the upstream."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamBroken(UpstreamError):
+    """A good status without a good answer: not JSON, not a completion, or broken off."""
+
+    code = "upstream_broken"
+
+
+class UpstreamTimeout(UpstreamError):
+    """No answer in time."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class StepFailed(HonestProxyError):
+    """A step came back, but its reply can't be used: empty, cut off or refused."""
+
+    status = 502
+    code = "step_failed"
+
+
+class BackendError(HonestProxyError):
+    """A backend can't be started or used on this machine; the message names the remedy."""
+
+    code = "backend_unavailable"
+
+
+class ModelUnavailable(BackendError):
+    """A model's files are missing, broken or can't be fetched."""
+
+    code = "model_unavailable"
+
+
+class PromptError(HonestProxyError):
+    """A prompt file is missing, or its placeholders and the values don't match."""
+
+    code = "prompt_error"
+
+
+class SettingsError(HonestProxyError):
+    """A setting is unknown or has a wrong value."""
+
+    code = "settings_error"

@@ -1,0 +1,476 @@
+"""What flows through the house: requests, answers, chunks, doubts, traces.
+
+JSON is read no further than someone asks, and what nobody changed is written as it
+came: each top-level value stays as bytes until it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, Self, get_args
+
+from msgspec import DecodeError, Raw, ValidationError
+from msgspec.json import Decoder, encode
+from msgspec.json import decode as _decode
+
+Message = dict[str, Any]
+"""One message, as the wire has it: `{"role": …, "content": …}` and whatever else."""
+
+DoubtKind = Literal[
+    "latest_information",
+    "user_input",
+    "professional_capability",
+    "modality_mismatch",
+    "interactivity_sensory",
+    "self_identity",
+    "knowledge_gap",
+]
+"""The six categories of HoneSet (arXiv 2406.00380) and facts the model doesn't reliably know."""
+
+DOUBT_KINDS: Final[tuple[DoubtKind, ...]] = get_args(DoubtKind)
+
+Outcome = Literal["rewritten", "draft_kept", "draft_fallback", "passed_through"]
+
+_fields_of = Decoder(dict[str, Raw]).decode
+_items_of = Decoder(list[Raw]).decode
+
+
+def read(raw: bytes | Raw) -> Any:
+    """Parse JSON; the slow way where JSON allows what msgspec refuses, such as 1e400."""
+    try:
+        return _decode(raw)
+    except (DecodeError, ValidationError):
+        return json.loads(bytes(raw))
+
+
+def write(value: Any) -> bytes:
+    """Write JSON; `Raw` parts go out as they came."""
+    try:
+        return encode(value)
+    except (UnicodeEncodeError, ValueError):  # lone surrogates: valid in JSON, not in UTF-8
+        return json.dumps(_thawed(value), separators=(",", ":")).encode()
+
+
+def _thawed(value: Any) -> Any:
+    if isinstance(value, Raw):
+        return read(value)
+    if isinstance(value, Mapping):
+        return {key: _thawed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_thawed(item) for item in value]
+    return value
+
+
+def split_object(raw: bytes) -> dict[str, Raw]:
+    """The top-level values of a JSON object, each as the bytes it came in.
+
+    Raises ValueError where it isn't an object, or isn't JSON.
+    """
+    try:
+        return _fields_of(raw)
+    except (DecodeError, ValidationError):
+        return dict(_slices(raw.decode("utf-8")))
+
+
+def _slices(text: str) -> Iterator[tuple[str, Raw]]:
+    if not isinstance(json.loads(text), dict):
+        raise ValueError("expected a JSON object")
+    scan, blank = json.JSONDecoder().raw_decode, " \t\r\n"
+
+    def skip(at: int, over: str) -> int:
+        while text[at] in over:
+            at += 1
+        return at
+
+    at = skip(0, blank + "{")
+    while text[at] != "}":
+        key, at = scan(text, at)
+        start = skip(at, blank + ":")
+        _, at = scan(text, start)
+        yield key, Raw(text[start:at].encode())
+        at = skip(at, blank + ",")
+
+
+class Document:
+    """A JSON object: made from bytes or from fields, each form built when first asked for."""
+
+    __slots__ = ("_bytes", "_fields", "_read")
+
+    def __init__(self, source: bytes | Mapping[str, Any]) -> None:
+        is_bytes = isinstance(source, bytes)
+        self._bytes: bytes | None = source if is_bytes else None  # type: ignore[assignment]
+        self._fields: dict[str, Any] | None = None if is_bytes else dict(source)  # type: ignore[arg-type]
+        self._read: dict[str, Any] = {}
+
+    @property
+    def raw(self) -> bytes:
+        """The JSON text: the bytes as they came, where nothing was changed."""
+        if self._bytes is None:
+            self._bytes = write(self._fields)
+        return self._bytes
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Top-level values, unread ones as `Raw`. Not to be changed: see `replace`."""
+        if self._fields is None:
+            self._fields = dict(split_object(self._bytes or b""))
+        return self._fields
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fields
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a top-level field, parsed on first use."""
+        value = self.fields.get(name, default)
+        if not isinstance(value, Raw):
+            return value
+        if name not in self._read:
+            self._read[name] = read(value)
+        return self._read[name]
+
+    def dict(self) -> dict[str, Any]:
+        """The whole object, parsed."""
+        return {name: self.get(name) for name in self.fields}
+
+    def replace(self, drop: Iterable[str] = (), **changes: Any) -> Self:
+        """The same document with other top-level values; the rest stays as it came."""
+        gone = frozenset(drop)
+        kept = {name: value for name, value in self.fields.items() if name not in gone}
+        return self._with({**kept, **changes})
+
+    def _with(self, fields: Mapping[str, Any]) -> Self:
+        return type(self)(fields)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.raw.decode('utf-8', 'replace')})"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may ask of us: the body field `honesty`. None means: as the settings say."""
+
+    strategy: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    annotate: bool = False
+    threshold: float | None = None
+    on_failure: Literal["draft", "error"] | None = None
+
+
+class ChatRequest(Document):
+    """What the client sent: unknown fields are kept, unset fields are never sent.
+
+    `headers` are the client's own that may go upstream; `options` what it asks of us.
+    """
+
+    __slots__ = ("headers", "options")
+
+    def __init__(
+        self,
+        source: bytes | Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        options: Options | None = None,
+    ) -> None:
+        super().__init__(source)
+        self.headers: Mapping[str, str] = headers or {}
+        self.options = options or Options()
+
+    def _with(self, fields: Mapping[str, Any]) -> ChatRequest:
+        return ChatRequest(fields, headers=self.headers, options=self.options)
+
+    @property
+    def model(self) -> str:
+        """The model asked for; empty where none is."""
+        return self.get("model") or ""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the client wants chunks."""
+        return self.get("stream") is True
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation, parsed."""
+        return self.get("messages") or []
+
+    def unread_messages(self) -> list[Any]:
+        """The conversation, each message as the bytes it came in where they are still there."""
+        value = self.fields.get("messages") or []
+        if not isinstance(value, Raw):
+            return list(value)
+        try:
+            return list(_items_of(value))
+        except (DecodeError, ValidationError):
+            return self.messages
+
+    def with_headers(self, headers: Mapping[str, str]) -> ChatRequest:
+        """The same request with other headers."""
+        copy = ChatRequest(self.fields, headers=headers, options=self.options)
+        copy._bytes, copy._read = self._bytes, self._read
+        return copy
+
+
+class Usage(dict[str, Any]):
+    """Tokens as the API counts them; `+` adds every number, nested details included."""
+
+    def __add__(self, other: Mapping[str, Any]) -> Usage:
+        total = Usage(self)
+        for name, value in other.items():
+            mine = total.get(name)
+            if isinstance(value, Mapping):
+                total[name] = Usage(mine or {}) + value
+            elif isinstance(value, int | float) and isinstance(mine, int | float):
+                total[name] = mine + value
+            elif mine is None:
+                total[name] = value
+        return total
+
+
+class ChatResponse(Document):
+    """An upstream's whole answer, every field of it kept."""
+
+    __slots__ = ("headers", "honesty")
+
+    def __init__(
+        self,
+        source: bytes | Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        honesty: Honesty | None = None,
+    ) -> None:
+        super().__init__(source)
+        self.headers: Mapping[str, str] = headers or {}
+        self.honesty = honesty
+
+    def _with(self, fields: Mapping[str, Any]) -> ChatResponse:
+        return ChatResponse(fields, headers=self.headers, honesty=self.honesty)
+
+    @classmethod
+    def of(cls, text: str, *, model: str = "", finish_reason: str = "stop", **more: Any) -> Self:
+        """A plain answer with `text`; `more` are further top-level fields such as `usage`."""
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+        return cls({**_envelope("chat.completion", model), "choices": [choice], **more})
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The first choice."""
+        choices = self.get("choices")
+        return choices[0] if choices else {}
+
+    @property
+    def message(self) -> Message:
+        """The first choice's message."""
+        return self.choice.get("message") or {}
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        return text_of(self.message.get("content"))
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended."""
+        return self.choice.get("finish_reason")
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens, or None where the upstream didn't say."""
+        usage = self.get("usage")
+        return Usage(usage) if isinstance(usage, dict) else None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The same answer as a stream would have brought it, each choice in one piece."""
+        head = {n: v for n, v in self.fields.items() if n not in ("choices", "usage", "object")}
+        head["object"] = "chat.completion.chunk"
+        for choice in self.get("choices") or []:
+            rest = {n: v for n, v in choice.items() if n not in ("message", "finish_reason")}
+            delta = dict(choice.get("message") or {})
+            if calls := delta.get("tool_calls"):
+                delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
+            yield Chunk({**head, "choices": [{**rest, "delta": delta, "finish_reason": None}]})
+            end = {"index": choice.get("index", 0), "delta": {}}
+            end["finish_reason"] = choice.get("finish_reason")
+            yield Chunk({**head, "choices": [end]})
+        if self.usage is not None:
+            yield Chunk({**head, "choices": [], "usage": self.usage})
+
+
+class Chunk(Document):
+    """One event of a streamed answer. A chunk without choices before any other means: accepted.
+
+    `event` is the server-sent event as it came, for an answer that is passed on untouched.
+    """
+
+    __slots__ = ("event",)
+
+    def __init__(self, source: bytes | Mapping[str, Any], *, event: bytes | None = None) -> None:
+        super().__init__(source)
+        self.event = event
+
+    @classmethod
+    def of(
+        cls, text: str = "", *, model: str = "", finish_reason: str | None = None, **more: Any
+    ) -> Self:
+        """A chunk with `text`; `more` are further top-level fields."""
+        delta = {"content": text} if text else {}
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return cls({**_envelope("chat.completion.chunk", model), "choices": [choice], **more})
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The choices this chunk says something of."""
+        return self.get("choices") or []
+
+    @property
+    def delta(self) -> dict[str, Any]:
+        """The first choice's news."""
+        return (self.choices[0].get("delta") or {}) if self.choices else {}
+
+    @property
+    def text(self) -> str:
+        """The first choice's new text."""
+        return text_of(self.delta.get("content"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether any choice ends here."""
+        return any(choice.get("finish_reason") for choice in self.choices)
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens, on the chunk that carries them."""
+        usage = self.get("usage")
+        return Usage(usage) if isinstance(usage, dict) else None
+
+
+def _envelope(kind: str, model: str) -> dict[str, Any]:
+    made = {"object": kind, "created": int(time.time()), "model": model}
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", **made}
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a string, or the text parts of a list."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One thing that the model can't know, see, do or be."""
+
+    kind: DoubtKind
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What an elicitation found.
+
+    `confidence`: the probability that a plain answer would be right and invent nothing;
+    None where unknown.
+    """
+
+    items: tuple[Doubt, ...] = ()
+    confidence: float | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """One call of a turn: what was sent, what came back, what it cost."""
+
+    name: str
+    request: ChatRequest
+    prompt: str | None = None
+    digest: str | None = None
+    response: ChatResponse | None = None
+    usage: Usage | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """The step as the `honesty` object lists it."""
+        row = {"name": self.name, "seconds": self.seconds, "usage": self.usage}
+        if self.prompt:
+            row |= {"prompt": self.prompt, "digest": self.digest}
+        return row | ({"error": self.error} if self.error else {})
+
+
+@dataclass(slots=True)
+class Trace:
+    """The calls of one request, in the order they were started."""
+
+    strategy: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Since the request came."""
+        return time.perf_counter() - self.started
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all calls that reported theirs."""
+        return sum((step.usage for step in self.steps if step.usage), Usage())
+
+
+@dataclass(slots=True)
+class Honesty:
+    """What was done to one answer: the `honesty` object of a reply, and its trace."""
+
+    trace: Trace
+    outcome: Outcome | None = None
+    reason: str | None = None
+    doubts: Doubts | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The object as the wire carries it (`doubts` is null where they are unknown)."""
+        found = self.doubts
+        doubts = (
+            [{"kind": d.kind, "statement": d.statement} for d in found.items] if found else None
+        )
+        return {
+            "strategy": self.trace.strategy,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "doubts": doubts,
+            "confidence": found.confidence if found else None,
+            "calls": len(self.trace.steps),
+            "seconds": round(self.trace.seconds, 4),
+            "trace_id": self.trace.id,
+            "steps": [step.summary() for step in self.trace.steps],
+        }
+
+
+class Backend(Protocol):
+    """Everything that answers a chat request: an API, a local model, a double, a pipeline.
+
+    `stream` may yield a chunk without choices as soon as the request is accepted, so that
+    a caller knows early that no error status will follow. Both raise `UpstreamError`.
+    """
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """The whole answer."""
+        ...
+
+    def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+        """The answer as it is made. Ends after a chunk that is `finished`, or raises."""
+        ...
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models it serves: OpenAI's model objects, with at least `id`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections, threads and memory."""
+        ...
