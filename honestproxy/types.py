@@ -467,8 +467,11 @@ class Backend(Protocol):
         """The answer as it is made. Ends after a chunk that is `finished`, or raises."""
         ...
 
-    async def models(self) -> list[dict[str, Any]]:
-        """The models it serves: OpenAI's model objects, with at least `id`."""
+    async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The models it serves: OpenAI's model objects, with at least `id`.
+
+        `headers` are the client's own that may go upstream.
+        """
         ...
 
     async def aclose(self) -> None:

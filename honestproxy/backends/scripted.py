@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from honestproxy.errors import BackendError, HonestProxyError
@@ -52,7 +52,7 @@ class Scripted:
         for chunk in self._response(reply).chunks():
             yield chunk
 
-    async def models(self) -> list[dict[str, Any]]:
+    async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The one model it plays."""
         return [{"id": self._model, "object": "model", "created": 0, "owned_by": "scripted"}]
 
