@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
@@ -163,10 +163,11 @@ class Options:
 class ChatRequest(Document):
     """What the client sent: unknown fields are kept, unset fields are never sent.
 
-    `headers` are the client's own that may go upstream; `options` what it asks of us.
+    `headers` are the client's own that may go upstream; `options` what it asks of us; `ours`
+    names the fields that we added, and may leave out again where an upstream refuses them.
     """
 
-    __slots__ = ("headers", "options")
+    __slots__ = ("headers", "options", "ours")
 
     def __init__(
         self,
@@ -174,13 +175,22 @@ class ChatRequest(Document):
         *,
         headers: Mapping[str, str] | None = None,
         options: Options | None = None,
+        ours: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(source)
         self.headers: Mapping[str, str] = headers or {}
         self.options = options or Options()
+        self.ours = ours
 
     def _with(self, fields: Mapping[str, Any]) -> ChatRequest:
-        return ChatRequest(fields, headers=self.headers, options=self.options)
+        return ChatRequest(fields, headers=self.headers, options=self.options, ours=self.ours)
+
+    def adding(self, **fields: Any) -> ChatRequest:
+        """The same request with fields of ours, where it has none of that name."""
+        added = {name: value for name, value in fields.items() if name not in self}
+        request = self.replace(**added)
+        request.ours = self.ours | added.keys()
+        return request
 
     @property
     def model(self) -> str:
@@ -209,8 +219,8 @@ class ChatRequest(Document):
 
     def with_headers(self, headers: Mapping[str, str]) -> ChatRequest:
         """The same request with other headers."""
-        copy = ChatRequest(self.fields, headers=headers, options=self.options)
-        copy._bytes, copy._read = self._bytes, self._read
+        copy = self.replace()
+        copy._bytes, copy._read, copy.headers = self._bytes, self._read, headers
         return copy
 
 
@@ -463,7 +473,7 @@ class Backend(Protocol):
         """The whole answer."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer as it is made. Ends after a chunk that is `finished`, or raises."""
         ...
 

@@ -1,1 +1,23 @@
-"""TODO."""
+"""One file per method: an async function from a turn to an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from honestproxy.strategies.critique import critique
+from honestproxy.strategies.curiosity import curiosity
+from honestproxy.strategies.gated import gated
+from honestproxy.strategies.raw import raw
+from honestproxy.strategies.single import single
+
+if TYPE_CHECKING:
+    from honestproxy.turn import Strategy
+
+STRATEGIES: Final[dict[str, Strategy]] = {
+    "raw": raw,
+    "curiosity": curiosity,
+    "gated": gated,
+    "single": single,
+    "critique": critique,
+}
+"""Every strategy by the name that users choose it by."""

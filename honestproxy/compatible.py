@@ -1,0 +1,84 @@
+"""A backend that learns which of our parameters a model's upstream refuses.
+
+Upstreams differ: some refuse `max_tokens`, some any `temperature`, some `stream_options`.
+What a client sent is never touched; what we added ourselves is left out and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+from honestproxy.errors import UpstreamError
+from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
+
+_REFUSED: Final = (400, 422)
+_OTHER_NAME: Final = {"max_tokens": "max_completion_tokens"}
+
+
+class Compatible:
+    """Wraps a backend: the same answers, without parameters of ours that it refuses."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._refused: dict[str, frozenset[str]] = {}
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """The whole answer; asks again where the upstream refused a parameter of ours."""
+        while True:
+            acceptable = self._acceptable(request)
+            try:
+                return await self._backend.complete(acceptable)
+            except UpstreamError as error:
+                self._learn(acceptable, error)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """The answer as it is made; a refusal comes before the first chunk."""
+        while True:
+            acceptable = self._acceptable(request)
+            begun = False
+            try:
+                async with aclosing(self._backend.stream(acceptable)) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                return
+            except UpstreamError as error:
+                if begun:
+                    raise
+                self._learn(acceptable, error)
+
+    async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The backend's models."""
+        return await self._backend.models(headers)
+
+    async def aclose(self) -> None:
+        """Close the backend."""
+        await self._backend.aclose()
+
+    def _acceptable(self, request: ChatRequest) -> ChatRequest:
+        drop = self._refused.get(request.model, frozenset()) & request.ours
+        if not drop:
+            return request
+        kept = request.replace(drop)
+        kept.ours = request.ours - drop
+        renamed = {_OTHER_NAME[n]: request.get(n) for n in drop if n in _OTHER_NAME}
+        known = self._refused[request.model]
+        return kept.adding(**{n: v for n, v in renamed.items() if n not in known})
+
+    def _learn(self, request: ChatRequest, error: UpstreamError) -> None:
+        """Remember what was refused; raise the error where it was nothing of ours."""
+        refused = frozenset(name for name in request.ours if _names(error, name))
+        if error.status not in _REFUSED or not refused:
+            raise error
+        known = self._refused.get(request.model, frozenset())
+        self._refused[request.model] = known | refused
+
+
+def _names(error: UpstreamError, parameter: str) -> bool:
+    body = (error.upstream or {}).get("error") or {}
+    named = body.get("param") or error.param
+    return named == parameter or (
+        not named and parameter in f"{body.get('message')} {error.message}"
+    )

@@ -1,0 +1,180 @@
+"""What goes into each call: from the client's request to the request of a step.
+
+The conversation itself is never copied or rewritten: our instructions come last, after
+the text of the last user message, or as one more user message after anyone else's. So
+roles go on alternating (some chat templates insist), and all calls of a turn share the
+longest prefix for provider and key-value caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from honestproxy.types import ChatRequest, Message, text_of
+
+# https://platform.openai.com/docs/api-reference/chat/create; what isn't listed goes along
+# with every call: model, tools, user, seed, reasoning_effort…, and what we don't know.
+_ELICITATION_LEAVES: Final = frozenset(
+    {
+        *("audio", "frequency_penalty", "function_call", "logit_bias", "logprobs", "modalities"),
+        *("max_completion_tokens", "max_tokens", "metadata", "moderation", "n", "prediction"),
+        *("parallel_tool_calls", "presence_penalty", "response_format", "stop", "store", "stream"),
+        *("stream_options", "temperature", "tool_choice", "top_logprobs", "top_p", "verbosity"),
+        "web_search_options",
+    }
+)
+_REWRITE_LEAVES: Final = frozenset({"n", "prediction"})
+_STORED: Final = frozenset({"store", "metadata"})
+_GUIDED: Final = frozenset({"structured_outputs", "grammar", "json_schema"})
+_SHORT_ANSWER: Final = 16
+PAPER_PARAMETERS: Final[Mapping[str, Any]] = {"temperature": 0, "top_p": 1, "max_tokens": 2500}
+"""Decoding of HonestLLM (arXiv 2406.00380, released code): greedy, at most 2,500 tokens."""
+
+
+def draft(request: ChatRequest, *, returned: bool) -> ChatRequest:
+    """The client's own request; `store` and `metadata` only where this answer may be returned."""
+    drop = () if returned else _STORED & request.fields.keys()
+    return request.replace(drop=drop) if drop else request
+
+
+def elicitation(request: ChatRequest, instruction: str, cap: int) -> ChatRequest:
+    """A question about the conversation: its own token cap, and nothing that shapes answers."""
+    asked = request.replace(_ELICITATION_LEAVES, messages=instructed(request, instruction))
+    return _without_tools(asked).adding(**{cap_name(request): cap, "temperature": 0})
+
+
+def rewrite(request: ChatRequest, instruction: str) -> ChatRequest:
+    """An answer to the conversation, shaped as the client asked."""
+    asked = instructed(request, instruction)
+    return _without_tools(request).replace(_REWRITE_LEAVES, messages=asked)
+
+
+def single_message(request: ChatRequest, text: str) -> ChatRequest:
+    """The paper's form: one bare user message, no system prompt, greedy."""
+    alone = request.replace(_ELICITATION_LEAVES, messages=[{"role": "user", "content": text}])
+    return alone.adding(**PAPER_PARAMETERS)
+
+
+def instructed(request: ChatRequest, instruction: str) -> list[Any]:
+    """The messages with our instruction last; all but the last one stay unread bytes."""
+    messages = request.unread_messages()
+    last = request.messages[-1]
+    if last.get("role") != "user":
+        return [*messages, {"role": "user", "content": instruction}]
+    content = last.get("content")
+    if isinstance(content, list):
+        ours: Any = [*content, {"type": "text", "text": instruction}]
+    else:
+        ours = f"{content}\n\n{instruction}"
+    return [*messages[:-1], {**last, "content": ours}]
+
+
+def query(request: ChatRequest) -> str:
+    """The text of the last user message."""
+    return next((text_of(m.get("content")) for m in _newest(request) if _is(m, "user")), "")
+
+
+def cap_name(request: ChatRequest) -> str:
+    """The name under which the client caps tokens; the older one where it doesn't."""
+    return "max_completion_tokens" if "max_completion_tokens" in request else "max_tokens"
+
+
+def streaming(request: ChatRequest) -> ChatRequest:
+    """The request as a stream that reports its usage."""
+    theirs = request.get("stream_options")
+    if isinstance(theirs, dict) and theirs.get("include_usage"):
+        return request
+    wanted = request.replace({"stream_options"}, stream=True)
+    return wanted.adding(stream_options={**(theirs or {}), "include_usage": True})
+
+
+def whole(request: ChatRequest) -> ChatRequest:
+    """The request without a stream."""
+    drop = {"stream", "stream_options"} & request.fields.keys()
+    return request.replace(drop) if drop else request
+
+
+def pass_through(request: ChatRequest) -> str | None:
+    """Why this request must not be rewritten: the rule's name, or None.
+
+    What a client parses is never rewritten into something that it can't parse.
+    """
+    return next((reason for reason in _rules(request)), None)
+
+
+def _rules(request: ChatRequest) -> Iterator[str]:
+    get = request.get
+    if _is(request.messages[-1], "assistant"):
+        yield "the last message is the assistant's (prefill)"
+    if (get("response_format") or {}).get("type") not in (None, "text"):
+        yield "response_format"
+    if guided := [name for name in request.fields if _guides(name) and get(name) is not None]:
+        yield guided[0]
+    if get("audio") or "audio" in (get("modalities") or []):
+        yield "audio output"
+    if forced := _forced_tool(request):
+        yield forced
+    for name in ("prediction", "logit_bias"):
+        if get(name):
+            yield name
+    if (get("n") or 1) != 1:
+        yield "n > 1"
+    caps = [get(name) for name in ("max_tokens", "max_completion_tokens")]
+    if any(cap <= _SHORT_ANSWER for cap in caps if isinstance(cap, int)):
+        yield f"a token cap of {_SHORT_ANSWER} or less"
+
+
+def _guides(name: str) -> bool:
+    return name.startswith("guided_") or name in _GUIDED
+
+
+def _forced_tool(request: ChatRequest) -> str | None:
+    choice, function = request.get("tool_choice"), request.get("function_call")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        choice = (choice.get("allowed_tools") or {}).get("mode")
+    if choice not in (None, "auto", "none"):
+        return "forced tools"
+    return "forced tools" if isinstance(function, dict) else None
+
+
+def _without_tools(request: ChatRequest) -> ChatRequest:
+    """Tools stay in view, so that the model knows what the app can do, but can't be called."""
+    forbid = {"tools": "tool_choice", "functions": "function_call"}
+    present = {choice for name, choice in forbid.items() if request.get(name)}
+    return request.replace(present).adding(**dict.fromkeys(present, "none"))
+
+
+def abilities(request: ChatRequest, capabilities: Sequence[str]) -> str:
+    """What the app around the model can do, as lines of text for a prompt."""
+    lines = [
+        *_tool_lines(request),
+        *(f"- The application provides: {name}" for name in capabilities),
+        *(f"- Attached to the conversation: {kind}" for kind in sorted(_attachments(request))),
+    ]
+    if any(m.get("role") in ("tool", "function") for m in request.messages):
+        lines.append("- Results of tool calls are in the conversation; they are real.")
+    return "\n".join(lines) or "- Nothing beyond this conversation: no tools, no attachments."
+
+
+def _tool_lines(request: ChatRequest) -> Iterator[str]:
+    functions = [tool.get("function") or tool for tool in request.get("tools") or []]
+    for function in [*functions, *(request.get("functions") or [])]:
+        name = function.get("name") or function.get("type") or "unnamed"
+        described = " ".join(str(function.get("description") or "").split())
+        yield f"- Tool {name}" + (f": {described}" if described else "")
+
+
+def _attachments(request: ChatRequest) -> set[str]:
+    names = {"image_url": "image", "input_audio": "audio", "video_url": "video", "file": "file"}
+    contents = (m.get("content") for m in request.messages)
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    return {names.get(kind, kind) for p in parts if (kind := p.get("type", "text")) != "text"}
+
+
+def _newest(request: ChatRequest) -> Iterator[Message]:
+    return reversed(request.messages)
+
+
+def _is(message: Message, role: str) -> bool:
+    return message.get("role") == role

@@ -1,0 +1,181 @@
+"""Doubts out of what a model wrote: tolerant of its form, strict about its meaning."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from honestproxy.errors import StepFailed
+from honestproxy.types import DOUBT_KINDS, Doubt, Doubts
+
+if TYPE_CHECKING:
+    from honestproxy.turn import Call
+
+_REASONING: Final = re.compile(r"\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_START: Final = re.compile(r"""\{\s*["']?doubts["']?\s*:""")
+_NONE_YET: Final = re.compile(r"""\A\s*(?:```\w*\s*)?\{\s*"doubts"\s*:\s*\[\s*\]""")
+_scan = json.JSONDecoder().raw_decode
+
+
+def parse(text: str) -> Doubts | None:
+    """Read `{"doubts": [{"kind", "statement"}], "confidence"}` out of a reply.
+
+    Fences, prose around it, trailing commas and a reasoning preamble are no obstacle. None
+    where there is no such object, or none of its doubts makes sense: unknown is not "none".
+    """
+    plain = _REASONING.sub("", text)
+    found = list(_objects(plain)) or list(_repaired(plain))
+    if not found:
+        return None
+    listed = found[-1]["doubts"]
+    items = tuple(doubt for entry in listed if (doubt := _doubt(entry)))
+    return None if listed and not items else Doubts(items, _confidence(found[-1].get("confidence")))
+
+
+def settles_empty(text: str) -> bool:
+    """Whether the beginning of a reply already says that there is no doubt."""
+    return _NONE_YET.match(_REASONING.sub("", text)) is not None
+
+
+def doubtful(doubts: Doubts, threshold: float) -> bool:
+    """The gate: a doubt is listed, and confidence is unknown or below the threshold."""
+    low = doubts.confidence is None or doubts.confidence < threshold
+    return bool(doubts.items) and low
+
+
+def describe(doubts: Doubts) -> str:
+    """The doubts as lines for a prompt."""
+    return "\n".join(f"- {doubt.statement}" for doubt in doubts.items)
+
+
+def count(doubts: Doubts) -> str:
+    """`1 doubt`, `2 doubts`."""
+    number = len(doubts.items)
+    return f"{number} doubt" + ("" if number == 1 else "s")
+
+
+class Reading:
+    """An elicitation of doubts, read while it streams."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._empty = False
+
+    async def is_empty(self) -> bool:
+        """Whether there is no doubt, said as soon as that is clear."""
+        text = ""
+        async for chunk in self.call:
+            text += chunk.text
+            if settles_empty(text):
+                self._empty = True
+                return True
+        found = self.doubts()
+        return found is not None and not found.items
+
+    def doubts(self) -> Doubts | None:
+        """What was found so far; None where unknown."""
+        response = self.call.step.response
+        found = parse(response.text) if response else None
+        return Doubts() if found is None and self._empty else found
+
+
+class AfterLimits:
+    """The view of a reply that names its limits first: `<limits>{…}</limits>`, then the answer.
+
+    A reply without that part is all answer, and its doubts are unknown.
+    """
+
+    _OPEN: Final = "<limits>"
+    _CLOSE: Final = "</limits>"
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._open = False
+        self._begun = False
+        self._limits: str | None = None
+
+    def feed(self, text: str) -> str:
+        """What of the answer has come, its leading blanks left out."""
+        if not self._open:
+            self._held += text
+            text = self._unlocked()
+        if not self._begun:
+            text = text.lstrip()
+        self._begun = self._begun or bool(text)
+        return text
+
+    def close(self) -> str:
+        """The rest. Raises StepFailed where the reply never got to an answer."""
+        if not self._open and _REASONING.sub("", self._held).lstrip().startswith(self._OPEN):
+            raise StepFailed("the answer never came: the reply ended among its limits")
+        if self._open:
+            return ""
+        self._open = True
+        return self._held.strip()
+
+    def doubts(self) -> Doubts | None:
+        """The doubts named before the answer; None where unknown."""
+        return None if self._limits is None else parse(self._limits)
+
+    def _unlocked(self) -> str:
+        plain = _REASONING.sub("", self._held).lstrip()
+        if self._OPEN.startswith(plain[: len(self._OPEN)]):
+            limits, closed, answer = plain.partition(self._CLOSE)
+            if not closed:
+                return ""
+            self._limits = limits.removeprefix(self._OPEN)
+            plain = answer
+        self._open = True
+        return plain
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """Well-formed objects that list doubts; those inside another's strings don't count."""
+    at = text.find("{")
+    while at >= 0:
+        try:
+            value, end = _scan(text, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            if isinstance(value, dict) and isinstance(value.get("doubts"), list):
+                yield value
+        at = text.find("{", end)
+
+
+def _repaired(text: str) -> Iterator[dict[str, Any]]:
+    start = _START.search(text)
+    if not start:
+        return
+    import json_repair  # not needed where the model writes what it was asked for
+
+    value = json_repair.loads(text[start.start() :].partition("```")[0])
+    for candidate in value if isinstance(value, list) else [value]:
+        if isinstance(candidate, dict) and isinstance(candidate.get("doubts"), list):
+            yield candidate
+            return
+
+
+def _doubt(entry: Any) -> Doubt | None:
+    if not isinstance(entry, dict):
+        return None
+    kind = re.sub(r"[\s/-]+", "_", str(entry.get("kind", "")).strip().lower())
+    statement = entry.get("statement")
+    if kind not in DOUBT_KINDS or not isinstance(statement, str) or not statement.strip():
+        return None
+    return Doubt(DOUBT_KINDS[DOUBT_KINDS.index(kind)], " ".join(statement.split()))
+
+
+def _confidence(value: Any) -> float | None:
+    """A probability from a number, `"0.8"` or `"80 %"`; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and 0 <= number <= 1 else None

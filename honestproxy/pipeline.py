@@ -1,0 +1,349 @@
+"""The pipeline: a backend made honest. It runs a strategy and awaits or streams its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+from honestproxy import conversation
+from honestproxy.backends import traits
+from honestproxy.compatible import Compatible
+from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest, StepFailed
+from honestproxy.settings import Settings, nearest
+from honestproxy.strategies import STRATEGIES
+from honestproxy.strategies.gated import annotate
+from honestproxy.strategies.raw import raw
+from honestproxy.templates import Prompts
+from honestproxy.turn import Answer, Call, Finish, Keep, Limits, Strategy, Turn, View, usable
+from honestproxy.types import (
+    Backend,
+    ChatRequest,
+    ChatResponse,
+    Chunk,
+    Honesty,
+    Outcome,
+    Trace,
+    Usage,
+)
+
+_GRACE: Final = 0.5
+"""Seconds that a kept answer's last chunk waits for its elicitation's confidence and usage."""
+
+
+class Pipeline:
+    """A backend whose answers are honest; itself a backend.
+
+    Raises InvalidRequest or PromptError at once where strategy or prompts can't work.
+    """
+
+    def __init__(self, backend: Backend, settings: Settings | None = None) -> None:
+        self.backend = backend
+        self.settings = settings or Settings()
+        self.prompts = Prompts(self.settings.prompts)
+        self.prompts.check()
+        self.default_strategy = self.settings.strategy or traits(backend).default_strategy
+        _named(self.default_strategy)
+        self._compatible = Compatible(backend)
+
+    def run(self, request: ChatRequest) -> Run:
+        """One turn, not begun yet. Raises InvalidRequest where it asks for what isn't there."""
+        name = self._chosen(request)
+        strategy = _named(name)
+        rule = None if strategy is raw else self._rule(request, name)
+        if rule:
+            strategy = annotate if request.options.annotate else raw
+        return Run(self._turn(request, name, strategy), strategy, self.settings, rule)
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """The honest answer, whole."""
+        return await self.run(request).complete()
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """The honest answer as it is made."""
+        async with aclosing(self.run(request).stream()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The backend's models."""
+        return await self.backend.models(headers)
+
+    async def aclose(self) -> None:
+        """Close the backend."""
+        await self.backend.aclose()
+
+    def _chosen(self, request: ChatRequest) -> str:
+        name, allowed = request.options.strategy, self.settings.strategies_allowed
+        if name is None:
+            return self.default_strategy
+        _named(name)
+        if allowed is not None and name not in allowed:
+            listed = ", ".join(allowed)
+            raise Forbidden(f"strategy {name!r} is not allowed here; allowed are {listed}")
+        return name
+
+    def _paper(self, name: str) -> bool:
+        return name == "curiosity" and self.settings.prompt_set == "paper"
+
+    def _rule(self, request: ChatRequest, name: str) -> str | None:
+        if self._paper(name) and (request.get("tools") or request.get("functions")):
+            return "tools (the paper's prompts have no place for them)"
+        return conversation.pass_through(request)
+
+    def _turn(self, request: ChatRequest, name: str, strategy: Strategy) -> Turn:
+        settings, options = self.settings, request.options
+        paper = strategy is _named(name) and self._paper(name)
+        limits = Limits(
+            capabilities=settings.capabilities + (options.capabilities or ()),
+            threshold=settings.threshold if options.threshold is None else options.threshold,
+            confusion_tokens=settings.confusion_tokens or traits(self.backend).confusion_tokens,
+            step_timeout=settings.step_timeout,
+            paper=paper,
+        )
+        folders = {annotate: "gated"}
+        return Turn(
+            request=request,
+            backend=self._compatible,
+            prompts=self.prompts,
+            trace=Trace(name),
+            limits=limits,
+            streamed=request.streamed,
+            folder=f"{name}/paper" if paper else folders.get(strategy, name),
+            verbatim=strategy is raw,
+        )
+
+
+class Run:
+    """One turn under way: its answer, whole or streamed, and what was done to it.
+
+    `verbatim`: the answer is the upstream's own, byte for byte, and carries no label.
+    """
+
+    def __init__(
+        self, turn: Turn, strategy: Strategy, settings: Settings, rule: str | None
+    ) -> None:
+        self.turn = turn
+        self.honesty = Honesty(turn.trace)
+        self.verbatim = strategy is raw and rule is None
+        self._strategy = strategy
+        self._settings = settings
+        self._rule = "raw" if self.verbatim else rule
+        self._on_failure = turn.request.options.on_failure or settings.on_failure
+
+    async def complete(self) -> ChatResponse:
+        """The answer, whole."""
+        try:
+            response = await self._whole(await self._weigh())
+            await self._settle()
+            return response if self.verbatim else self._labelled(response)
+        finally:
+            self.turn.cancel()
+
+    async def stream(self) -> AsyncGenerator[Chunk, None]:
+        """The answer as it is made."""
+        try:
+            live = self._live(await self._weigh())
+            async with aclosing(live if self.verbatim else self._sealed(live)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self.turn.cancel()
+
+    async def aclose(self) -> None:
+        """End every call in flight."""
+        self.turn.cancel()
+
+    async def accepted(self) -> None:
+        """Return once a streamed turn's first call can no longer fail with a status."""
+        await self.turn.accepted.wait()
+
+    async def _weigh(self) -> Answer:
+        """The strategy's answer; the draft where it is untouchable or a later step failed."""
+        strategy = asyncio.create_task(self._strategy(self.turn), name="strategy")
+        kept = self.turn.kept
+        either: list[asyncio.Future[Any]] = [strategy, kept]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if kept.done() and not self._rule:
+                return self._untouched(kept.result())
+            return self._decided(await strategy)
+        except HonestProxyError as error:
+            return self._fallen_back(error)
+        finally:
+            strategy.cancel()
+
+    def _decided(self, answer: Answer) -> Answer:
+        if self._rule:
+            self._decide("passed_through", self._rule)
+        elif isinstance(answer, Keep):
+            self._decide("draft_kept", answer.reason)
+        return answer
+
+    def _untouched(self, keep: Keep) -> Keep:
+        self._decide("draft_kept", keep.reason)
+        for call in self.turn.calls:
+            if call is not keep.call:
+                call.cancel()
+        return keep
+
+    def _fallen_back(self, error: HonestProxyError) -> Keep:
+        """The draft, where there is one that hasn't failed itself."""
+        draft = self.turn.draft
+        if draft is None or draft.failed or self._on_failure == "error":
+            raise error
+        self._decide("draft_fallback", error.message)
+        return Keep(draft, error.message)
+
+    def _decide(self, outcome: Outcome, reason: str) -> None:
+        self.honesty.outcome, self.honesty.reason = outcome, reason
+
+    async def _whole(self, answer: Answer) -> ChatResponse:
+        if isinstance(answer, Keep):
+            return await answer.call
+        try:
+            call = answer.start()
+            response = usable(await call, call.step.name)
+            response = _seen(response, answer.view) if answer.view else response
+        except HonestProxyError as error:
+            return await self._spare(answer, error).call
+        self._decide("rewritten", answer.reason)
+        return response
+
+    def _spare(self, answer: Finish, error: HonestProxyError) -> Keep:
+        if self._on_failure == "error":
+            raise error
+        self.turn.draft = answer.fallback()
+        return self._fallen_back(error)
+
+    async def _live(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
+        """The answer's own chunks; the fallback's, where the last step fails before its text."""
+        opened = False
+        if isinstance(answer, Finish):
+            lead = _Lead()
+            try:
+                async for chunk in _shown(answer.start(), answer.view):
+                    for ready in lead.released(chunk):
+                        opened = True
+                        yield ready
+                self._decide("rewritten", answer.reason)
+                return
+            except HonestProxyError as error:
+                if lead.committed:
+                    raise
+                answer = self._spare(answer, error)
+        async for chunk in answer.call:
+            yield _without_role(chunk) if opened else chunk
+
+    async def _sealed(self, live: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        """The chunks, with `honesty` on the finishing ones and the usage of the whole turn.
+
+        Those are held until the upstream ends: only then is it known what the turn cost.
+        """
+        held: list[Chunk] = []
+        async for chunk in live:
+            if chunk.finished or (chunk.usage and not chunk.choices):
+                held.append(chunk)
+            elif chunk.choices or chunk.event is None:
+                yield chunk
+        await self._settle()
+        for chunk in self._with_usage(held):
+            yield self._label(chunk)
+
+    def _with_usage(self, held: list[Chunk]) -> list[Chunk]:
+        """Exactly one usage chunk where the client asked for one, none where it didn't."""
+        ends = [chunk for chunk in held if chunk.choices]
+        asked = self.turn.request.get("stream_options") or {}
+        if not ends or not asked.get("include_usage"):
+            return ends
+        reports = [chunk for chunk in held if not chunk.choices]
+        if not reports and self.turn.trace.usage:
+            reports = [ends[-1].replace(choices=[], usage=self.turn.trace.usage)]
+        return ends + reports[-1:]
+
+    async def _settle(self) -> None:
+        """Give elicitations a moment to report what they cost, then say what was found."""
+        for call in self.turn.calls:
+            await call.wait(_GRACE)
+            call.cancel()
+        self.honesty.doubts = self.turn.findings()
+
+    def _labelled(self, response: ChatResponse) -> ChatResponse:
+        labelled = response.replace(**self._usage(response.usage), **self._body())
+        labelled.honesty = self.honesty
+        return labelled
+
+    def _label(self, chunk: Chunk) -> Chunk:
+        changes = self._usage(chunk.usage)
+        if chunk.finished and (body := self._body()):
+            changes |= body
+            changes["choices"] = [{**choice, **body} for choice in chunk.choices]
+        return chunk.replace(**changes)
+
+    def _usage(self, own: Usage | None) -> dict[str, Any]:
+        total = self.turn.trace.usage if self._settings.usage == "sum" else own
+        return {"usage": total} if own and total else {}
+
+    def _body(self) -> dict[str, Any]:
+        return {"honesty": self.honesty.body()} if self._settings.reply == "body" else {}
+
+
+class _Lead:
+    """Holds back an answer's first chunks until they say something.
+
+    So a step that fails before its text leaves nothing behind, and the fallback's role delta
+    stays the only one. Reasoning goes out as it comes: a fallback may still follow it.
+    """
+
+    def __init__(self) -> None:
+        self.committed = False
+        self._held: list[Chunk] = []
+
+    def released(self, chunk: Chunk) -> list[Chunk]:
+        """What may go out now. Raises StepFailed where the answer ends without a text."""
+        self._held.append(chunk)
+        self.committed = self.committed or bool(chunk.text)
+        if chunk.finished and not self.committed:
+            raise StepFailed("the last step came back without a text")
+        if not self.committed and not chunk.delta.keys() - {"role", "content", "refusal"}:
+            return []
+        released, self._held = self._held, []
+        return released
+
+
+async def _shown(call: Call, view: View | None) -> AsyncGenerator[Chunk, None]:
+    """The call's chunks, with only that of their text which is for the client."""
+    async for chunk in call:
+        if view is None or not chunk.choices:
+            yield chunk
+            continue
+        text = view.feed(chunk.text) + (view.close() if chunk.finished else "")
+        if text or chunk.finished or not chunk.text:
+            yield _with_text(chunk, text)
+
+
+def _with_text(chunk: Chunk, text: str) -> Chunk:
+    choice = chunk.choices[0]
+    return chunk.replace(choices=[{**choice, "delta": {**chunk.delta, "content": text}}])
+
+
+def _without_role(chunk: Chunk) -> Chunk:
+    if "role" not in chunk.delta:
+        return chunk
+    delta = {name: value for name, value in chunk.delta.items() if name != "role"}
+    return chunk.replace(choices=[{**chunk.choices[0], "delta": delta}])
+
+
+def _seen(response: ChatResponse, view: View) -> ChatResponse:
+    """The whole response, with only that of its text which is for the client."""
+    text = view.feed(response.text) + view.close()
+    message = {**response.message, "content": text}
+    return response.replace(choices=[{**response.choice, "message": message}])
+
+
+def _named(name: str) -> Strategy:
+    if name not in STRATEGIES:
+        hint = nearest(name, STRATEGIES)
+        raise InvalidRequest(f"unknown strategy {name!r}; {hint}", param="honesty.strategy")
+    return STRATEGIES[name]
