@@ -1,0 +1,73 @@
+# honestproxy: `make run` starts the proxy, `make test` runs all tests; `make help` lists the rest.
+# Nothing is installed twice: stamps in .venv are renewed only where pyproject.toml changes.
+
+PYTHON ?= python3
+PORT ?= 8400
+# An upstream of your own, e.g. make run UPSTREAM=http://127.0.0.1:11434/v1; no torch is needed then.
+UPSTREAM ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := torch>=2.6,<2.14
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check fix bench clean
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+
+run: $(INSTALLED)  ## install what is needed, fetch the model, start the proxy on 127.0.0.1:8400
+	@$(if $(UPSTREAM),,$(BIN)/honestproxy models pull)
+	@$(BIN)/honestproxy serve --port $(PORT) $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
+
+demo: $(INSTALLED)  ## answer a few questions raw and wrapped, side by side
+	@$(BIN)/honestproxy compare $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
+
+test: .venv/.installed-dev  ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.installed-dev  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: .venv/.installed-dev  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed-dev  ## what the proxy adds to a call
+	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+clean:  ## remove the virtual environment and caches of tools; fetched models stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "honestproxy needs Python 3.11 or later, and $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+.venv/.installed: pyproject.toml | .venv/.made
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+# Without a GPU nobody should wait for gigabytes of CUDA: PyTorch's own index has builds without.
+# Where it can't be reached, the default index serves.
+.venv/.torch: | .venv/.made
+	@if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
+	    && timeout 8 $(BIN)/python -c \
+	      'import urllib.request as u; u.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; \
+	  then $(PIP) install --quiet --index-url $(TORCH_CPU) "$(TORCH)" || true; fi
+	@touch $@
+
+.venv/.installed-local: pyproject.toml .venv/.torch | .venv/.made
+	$(PIP) install --quiet --editable ".[local]"
+	@touch $@ .venv/.installed
+
+.venv/.installed-dev: pyproject.toml .venv/.torch | .venv/.made
+	$(PIP) install --quiet --editable ".[local,litellm]" --group dev
+	@touch $@ .venv/.installed-local .venv/.installed

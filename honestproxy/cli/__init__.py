@@ -1,0 +1,48 @@
+"""The command line: serve, ask, compare, models, prompts, doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from honestproxy import __version__
+from honestproxy.cli import ask, compare, doctor, models, prompts, serve
+
+app = typer.Typer(
+    name="honestproxy",
+    help="A drop-in proxy that makes any chat model honest at inference time.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"honestproxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(serve.serve)
+app.command()(ask.ask)
+app.command()(compare.compare)
+app.add_typer(models.app, name="models")
+app.add_typer(prompts.app, name="prompts")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,110 @@
+"""What the commands share: settings from flags, and errors in one line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+from honestproxy.cli.output import print_error
+from honestproxy.errors import HonestProxyError, UpstreamError, UpstreamUnreachable
+from honestproxy.settings import Settings, load
+
+COMMON = ("upstream", "model", "strategy")
+MISTAKE, FAILURE = 2, 1
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_Config = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; honestproxy.toml here where unset.")
+]
+
+Command = Callable[..., None]
+
+
+class ListByDefault(TyperGroup):
+    """A group of commands where none means `list`: `honestproxy models --json` works."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `list` in front where no command is named."""
+        is_help = args[:1] and args[0] in ctx.help_option_names
+        if not args or (args[0].startswith("-") and not is_help):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+def with_settings(*more: str) -> Callable[[Command], Command]:
+    """Give a command `settings`, with flags for the common ones and those named in `more`.
+
+    The command's first parameter is replaced by `--config` and a flag for each setting.
+    """
+    names = COMMON + more
+
+    def wrap(command: Command) -> Command:
+        def run(**values: Any) -> None:
+            with errors_in_one_line(as_json=values.get("as_json", False)):
+                flags = {name: values.pop(name) for name in names}
+                command(load(values.pop("config"), **flags), **values)
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        return _dressed(run, command, [*own, *map(_flag, names), _keyword("config", _Config)])
+
+    return wrap
+
+
+@contextmanager
+def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
+    """Print what went wrong, without a traceback, and exit with a code that tells its kind."""
+    try:
+        yield
+    except HonestProxyError as error:
+        print_error(error, as_json=as_json)
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None  # 128 + SIGINT, as shells count
+
+
+def exit_code(error: HonestProxyError) -> int:
+    """2 where the command, its settings or its files are wrong; 1 where the upstream failed."""
+    if isinstance(error, UpstreamError) and not isinstance(error, UpstreamUnreachable):
+        return FAILURE
+    return MISTAKE
+
+
+def _dressed(run: Command, command: Command, parameters: list[inspect.Parameter]) -> Command:
+    """`run` with the name, help and signature that Typer is to see."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    ordered = sorted(parameters, key=lambda parameter: parameter.kind)
+    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}
+    return run
+
+
+def _flag(name: str) -> inspect.Parameter:
+    """A text option; Settings reads and checks it, wherever it came from."""
+    field = Settings.model_fields[name]
+    option = typer.Option(
+        "--" + name.replace("_", "-"),
+        help=f"{field.description}{_shown(field.default)}",
+        metavar=_metavar(name, field.annotation),
+        show_default=False,
+    )
+    return _keyword(name, Annotated[str | None, option])
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    words = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return "|".join(words) or name.upper()
+
+
+def _shown(default: Any) -> str:
+    return f" Default: {default}." if isinstance(default, str | int | float) else ""
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)

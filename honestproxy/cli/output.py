@@ -1,0 +1,125 @@
+"""What goes to the terminal: answers as data, notes on stderr, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from honestproxy.errors import HonestProxyError
+    from honestproxy.types import Honesty
+
+_HARMLESS = "\n\t"
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+def stdout() -> Console:
+    """A console for answers; text is data, never markup."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def stderr() -> Console:
+    """A console for notes, progress and errors."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def print_json(value: Any, *, error: bool = False) -> None:
+    """One line of JSON."""
+    stream = sys.stderr if error else sys.stdout
+    stream.write(json.dumps(value) + "\n")
+    stream.flush()
+
+
+def print_error(error: HonestProxyError, *, as_json: bool) -> None:
+    """`error: …` on stderr, or the object that OpenAI's API gives it."""
+    if as_json:
+        print_json(error.body(), error=True)
+        return
+    line = " ".join(safe(error.message).split())
+    stderr().print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+
+
+def safe(text: str) -> str:
+    """Text of others without what a terminal would obey: escapes, controls, bidi overrides."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c for c in text if c in _HARMLESS or not _commands(c))
+
+
+def _commands(character: str) -> bool:
+    """Whether a terminal acts on it: a control, or a mark that turns the direction of text."""
+    kind = unicodedata.category(character)
+    return kind == "Cc" or unicodedata.bidirectional(character) in _TURNS
+
+
+def write_live(text: str) -> None:
+    """A piece of an answer, as it comes; a pipe gets it unchanged."""
+    sys.stdout.write(safe(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def facts(honesty: Honesty) -> str:
+    """One line of what was done: outcome, doubts, calls, tokens, seconds."""
+    trace, doubts = honesty.trace, honesty.doubts
+    parts = [
+        trace.strategy,
+        (honesty.outcome or "unknown").replace("_", " "),
+        count(len(doubts.items), "doubt") if doubts else "",
+        count(len(trace.steps), "call"),
+        count(tokens, "token") if (tokens := trace.usage.get("total_tokens")) else "",
+        f"{trace.seconds:.1f} s",
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def doubt_lines(honesty: Honesty) -> Iterable[str]:
+    """Each doubt on a line: its kind and statement."""
+    for doubt in honesty.doubts.items if honesty.doubts else ():
+        yield safe(f"{doubt.kind.replace('_', ' ')}: {doubt.statement}")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 doubt`, `2 doubts`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class Note:
+    """A line on stderr that says what is going on; without a terminal, one per new thing."""
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+        self._told = ""
+
+    def update(self, message: str) -> None:
+        """Say what is going on now."""
+        message = safe(message)
+        if self._status:
+            self._status.update(Text(message, "dim"))
+            return
+        thing = message.partition(":")[0]
+        if thing != self._told:
+            self._told = thing
+            stderr().print(thing, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Make room for something else."""
+        if self._status:
+            self._status.stop()
+
+
+@contextmanager
+def noted(message: str = "") -> Iterator[Note]:
+    """A note for as long as something takes; `message` shows on a terminal only."""
+    if not sys.stderr.isatty():
+        yield Note(None)
+        return
+    with stderr().status(Text(message, "dim")) as status:
+        yield Note(status)

@@ -1,0 +1,186 @@
+"""`honestproxy serve`: the proxy, listening."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from honestproxy.cli import question
+from honestproxy.cli.options import Json, with_settings
+from honestproxy.cli.output import print_json, safe, stderr, stdout
+from honestproxy.errors import HonestProxyError, SettingsError
+from honestproxy.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from fastapi import FastAPI
+
+    from honestproxy.types import Backend
+
+FLAGS = (
+    "host",
+    "port",
+    "prompts",
+    "prompt_set",
+    "threshold",
+    "capabilities",
+    "strategies_allowed",
+    "on_failure",
+    "reply",
+    "usage",
+    "variants",
+    "cache",
+)
+
+_GRACE = 3
+"""Seconds that answers under way are given when the proxy is stopped."""
+
+_LISTED_WITHIN = 0.5
+"""Seconds to wait for the upstream's models before saying that the proxy is ready."""
+
+_IN_THE_WAY = {
+    errno.EADDRINUSE: "it is in use: stop what listens there, or pick another with "
+    "--port (--port 0 takes a free one)",
+    errno.EACCES: "this user may not listen there: pick a port above 1023 with --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: pick another with --host",
+}
+
+
+@with_settings(*FLAGS)
+def serve(settings: Settings, as_json: Json = False) -> None:
+    """Start the proxy: point any OpenAI SDK's base_url at it."""
+    question.check(settings)
+    with listening(settings.host, settings.port) as listener:
+        _run(_serve(settings, listener, as_json=as_json))
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at once, so that a taken port is told before a model is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise SettingsError(f"host {host!r} is not an address here: {error.strerror}") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        why = _IN_THE_WAY.get(error.errno or 0, error.strerror)
+        raise SettingsError(f"can't listen on port {port} of {host}: {why}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine finds the proxy."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return (
+        f"http://[{reachable}]:{port}/v1" if ":" in reachable else f"http://{reachable}:{port}/v1"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it; a name that isn't an address counts as open."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # Windows
+        asyncio.run(main)
+        return
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)
+
+
+async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> None:
+    from honestproxy.server import create_app
+
+    backend = question.backend(settings)
+    app = create_app(settings, backend)
+    url = url_of(settings.host, listener.getsockname()[1])
+    strategy = question.default_strategy(settings, backend)
+
+    async def announce() -> None:
+        model = await _listed_model(settings, backend)
+        if as_json:
+            print_json({"url": url, "model": model, "strategy": strategy})
+        else:
+            _say_hello(settings, url, model, strategy)
+
+    await _until_stopped(app, listener, announce)
+
+
+async def _until_stopped(app: FastAPI, listener: socket.socket, announce: Any) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                await announce()
+
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    await Server(config).serve(sockets=[listener])
+
+
+async def _listed_model(settings: Settings, backend: Backend) -> str | None:
+    """The model to show in examples; None where the upstream doesn't say in time."""
+    with suppress(HonestProxyError, TimeoutError):
+        async with asyncio.timeout(_LISTED_WITHIN):
+            return await question.pick_model(backend, settings)
+    return None
+
+
+def _say_hello(settings: Settings, url: str, model: str | None, strategy: str) -> None:
+    name = safe(model or "MODEL")
+    stdout().print(
+        f"honestproxy listens on {url}\n"
+        f"upstream {safe(settings.upstream)} · strategy {strategy}\n\n"
+        f"{how_to_try(url, name)}\n\nCtrl-C stops it.",
+        soft_wrap=True,
+    )
+    if model is None:
+        _warn("the upstream lists no models yet: put the name of one of its models for MODEL")
+    if not is_loopback(settings.host):
+        _warn(
+            f"listening on {settings.host}: whoever reaches this machine can use the upstream "
+            "with your key"
+        )
+
+
+def _warn(message: str) -> None:
+    stderr().print(f"warning: {message}", style="yellow", soft_wrap=True)
+
+
+def how_to_try(url: str, model: str) -> str:
+    """A curl line and three lines of Python, ready to paste."""
+    ask = "What is the price of gold right now?"
+    return f"""\
+curl {url}/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "{ask}"}}]}}'
+
+from openai import OpenAI
+client = OpenAI(base_url="{url}", api_key="none")
+print(client.chat.completions.create(model="{model}", messages=[
+    {{"role": "user", "content": "{ask}"}}]).choices[0].message.content)"""
