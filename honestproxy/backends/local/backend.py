@@ -1,0 +1,236 @@
+"""The `local` backend: requests in, answers out, a model in a thread in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from honestproxy.backends import Traits
+from honestproxy.backends.local import chat, weights
+from honestproxy.backends.local.embedded import Progress
+from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
+from honestproxy.backends.local.request import sampling
+from honestproxy.backends.local.weights import Loaded
+from honestproxy.errors import BackendError, UnknownModel
+from honestproxy.settings import Settings
+from honestproxy.types import ChatRequest, ChatResponse, Chunk, Usage
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Local:
+    """A chat model on this machine: `smollm2-135m-instruct`, a folder, a GGUF file, a hub id.
+
+    What a request leaves open comes from the model's own generation config; the embedded
+    model decodes greedily, with a repetition penalty of 1.1 on what it has written (so that
+    it doesn't loop) and at most 1024 tokens. A `seed` gives the same text again in float32;
+    in bfloat16 it can drift with what shares the batch.
+
+    The model is loaded once, by `load` or by the first request. `dtype` ("float32") overrides
+    the choice by what the machine is good at. Raises ModelUnavailable where the spec names
+    nothing.
+    """
+
+    traits = Traits(default_strategy="curiosity", confusion_tokens=512)
+
+    def __init__(self, spec: str, settings: Settings, *, dtype: str | None = None) -> None:
+        self._spec = weights.parse(spec)
+        self._cache = settings.cache
+        self._dtype = dtype
+        # One thread for what takes long but isn't decoding: loading, templates, tokenising.
+        self._desk = ThreadPoolExecutor(1, "honestproxy-local")
+        self._lock = threading.Lock()
+        self._loading: Future[_Ready] | None = None
+        self._closed = threading.Event()
+        self._created = int(time.time())
+
+    @property
+    def name(self) -> str:
+        """The model's name, as requests may give it."""
+        return self._spec.name
+
+    async def load(self, progress: Progress | None = None) -> None:
+        """Be ready to answer: fetch, convert and load what isn't yet. `progress` gets lines."""
+        await self._ready(progress or _log.info)
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """The whole answer. Cancelling it stops the model before its next token."""
+        async with self._answering(request) as answer:
+            texts = [""] * answer.n
+            ends: list[str | None] = [None] * answer.n
+            async for piece in answer.pieces():
+                texts[piece.choice] += piece.text
+                ends[piece.choice] = piece.finish_reason
+            choices = [_choice(i, text, ends[i]) for i, text in enumerate(texts)]
+            head = answer.head("chat.completion")
+            return ChatResponse({**head, "choices": choices, "usage": answer.usage})
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+        """The answer as it is made, token by token. Closing it stops the model."""
+        async with self._answering(request) as answer:
+            head = answer.head("chat.completion.chunk")
+            yield Chunk({**head, "choices": []})
+            for choice in range(answer.n):
+                yield _delta(head, choice, {"role": "assistant", "content": ""})
+            async for piece in answer.pieces():
+                if piece.text:
+                    yield _delta(head, piece.choice, {"content": piece.text})
+                if piece.finish_reason:
+                    yield _delta(head, piece.choice, {}, piece.finish_reason)
+            if _wants_usage(request):
+                yield Chunk({**head, "choices": [], "usage": answer.usage})
+
+    async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The one model that is here. `headers` change nothing."""
+        model = {"id": self.name, "object": "model", "created": self._created}
+        return [{**model, "owned_by": "local"}]
+
+    async def aclose(self) -> None:
+        """End the model's thread and let go of its memory."""
+        self._closed.set()
+        self._desk.shutdown(wait=False, cancel_futures=True)
+        if self._loading and self._loading.done() and not _failed(self._loading):
+            await asyncio.to_thread(self._loading.result().engine.close)
+
+    async def inside(self, work: Callable[[Any, Any], T]) -> T:
+        """Do `work(model, tokenizer)` in the model's thread, between two steps of decoding."""
+        ready = await self._ready(_log.info)
+        tokenizer = ready.loaded.tokenizer
+        return await asyncio.wrap_future(ready.engine.call(lambda model: work(model, tokenizer)))
+
+    @contextlib.asynccontextmanager
+    async def _answering(self, request: ChatRequest) -> AsyncIterator[_Answer]:
+        """An answer that the engine works on, until the block is left."""
+        self._check_model(request.model)
+        ready = await self._ready(_log.info)
+        loop = asyncio.get_running_loop()
+        prepared = self._at_desk(_prepare, ready.loaded, request, self.name, loop)
+        answer = await asyncio.wrap_future(prepared)
+        ready.engine.submit(answer.job)
+        try:
+            yield answer
+        finally:
+            answer.job.cancelled = True
+
+    def _check_model(self, name: str) -> None:
+        if name not in ("", self.name):
+            said = f"the model {name!r} does not exist here; there is {self.name!r}"
+            raise UnknownModel(said, param="model")
+
+    async def _ready(self, progress: Progress) -> _Ready:
+        with self._lock:
+            if self._loading is None or _failed(self._loading):
+                self._loading = self._at_desk(self._load, progress)
+            loading = self._loading
+        # Shielded: one request that is cancelled must not cancel loading for the others.
+        return await asyncio.shield(asyncio.wrap_future(loading))
+
+    def _at_desk(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        if self._closed.is_set():
+            raise BackendError(CLOSED)
+        return self._desk.submit(work, *args)
+
+    def _load(self, progress: Progress) -> _Ready:
+        def told(line: str) -> None:
+            if self._closed.is_set():
+                raise BackendError(CLOSED)
+            progress(line)
+
+        loaded = weights.load(self._spec, self._cache, told, self._dtype)
+        engine = Engine(loaded.model)
+        weakref.finalize(self, engine.close, 2.0)  # at exit, too: no thread is left inside torch
+        return _Ready(loaded, engine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    loaded: Loaded
+    engine: Engine
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One request in the engine's hands, and the way its pieces come back."""
+
+    job: Job
+    inbox: asyncio.Queue[Piece | BackendError]
+    model: str
+    tokens: int = 0
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def n(self) -> int:
+        return len(self.job.writers)
+
+    @property
+    def usage(self) -> Usage:
+        prompt = len(self.job.ids)
+        counts = {"prompt_tokens": prompt, "completion_tokens": self.tokens}
+        return Usage({**counts, "total_tokens": prompt + self.tokens})
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """All news until every choice has ended."""
+        going = self.n
+        while going:
+            piece = await self.inbox.get()
+            if isinstance(piece, BackendError):
+                raise piece
+            if piece.finish_reason:
+                self.tokens += piece.tokens
+                going -= 1
+            yield piece
+
+
+def _prepare(
+    loaded: Loaded, request: ChatRequest, model: str, loop: asyncio.AbstractEventLoop
+) -> _Answer:
+    """Check and tokenise a request. Raises InvalidRequest."""
+    wanted = sampling(request, loaded.defaults)
+    ids = chat.prompt(loaded.tokenizer, request, loaded.context)
+    room = min(wanted.max_tokens or loaded.context, loaded.context - len(ids))
+    inbox: asyncio.Queue[Piece | BackendError] = asyncio.Queue()
+
+    def tell(news: Piece | BackendError) -> None:
+        try:
+            loop.call_soon_threadsafe(inbox.put_nowait, news)
+        except RuntimeError:  # the loop is closed: nobody is left to tell
+            job.cancelled = True
+
+    numbers = range(wanted.n)
+    job = Job(ids, [Writer(i, wanted, room, loaded.decode, loaded.ends) for i in numbers], tell)
+    return _Answer(job, inbox, model)
+
+
+def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _delta(
+    head: Mapping[str, Any], index: int, delta: Mapping[str, Any], end: str | None = None
+) -> Chunk:
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": end}
+    return Chunk({**head, "choices": [choice]})
+
+
+def _wants_usage(request: ChatRequest) -> bool:
+    options = request.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _failed(loading: Future[Any]) -> bool:
+    return loading.done() and (loading.cancelled() or loading.exception() is not None)

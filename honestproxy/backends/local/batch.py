@@ -1,0 +1,122 @@
+"""Rows that are decoded together, each of its own length, joining and leaving at any step.
+
+The cache is padded on the left, so that every row's last token lies in the same column.
+That beats the library's continuous batching on CPUs, and leaves logits in our hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK: Final = 256
+"""Prompt tokens read at a time: what a cancelled request, or a row in the batch, waits for."""
+
+
+class Prefill:
+    """A prompt that is being read, piece by piece."""
+
+    def __init__(self, model: Any, ids: Sequence[int]) -> None:
+        from transformers import DynamicCache
+
+        self.cache = DynamicCache()
+        self.length = len(ids)
+        self._model = model
+        self._ids = ids
+        self._at = 0
+
+    def advance(self) -> Tensor | None:
+        """Read one more piece; after the last one, the logits for the answer's first token."""
+        import torch
+
+        piece = self._ids[self._at : self._at + CHUNK]
+        self._at += len(piece)
+        ids = torch.tensor([piece], device=self._model.device)
+        out = self._model(
+            input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+        )
+        return _on_cpu(out.logits)[0] if self._at >= self.length else None
+
+
+class Batch:
+    """The rows in flight: one cache for all of them. Rows are known by their position."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._cache: Any = None
+        self._lengths: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def join(self, prompt: Prefill, copies: int) -> None:
+        """Add a prompt's rows at the end, one for each of its answers."""
+        if copies > 1:
+            prompt.cache.batch_repeat_interleave(copies)
+        if self._cache is None:
+            self._cache = prompt.cache
+        else:
+            _merge(self._cache, prompt.cache)
+        self._lengths += [prompt.length] * copies
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these."""
+        if len(rows) == len(self):
+            return
+        self._lengths = [self._lengths[row] for row in rows]
+        if not rows:
+            self._cache = None
+            return
+        _select(self._cache, rows, max(self._lengths))
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """Give each row its last token; the logits for the next: (rows, vocabulary), float32."""
+        import torch
+
+        device = self._model.device
+        positions = torch.tensor(self._lengths).unsqueeze(1)
+        width = self._cache.get_seq_length() + 1
+        ragged = min(self._lengths) + 1 < width
+        mask = (torch.arange(width) >= width - 1 - positions).long() if ragged else None
+        out = self._model(
+            input_ids=torch.tensor(tokens, device=device).unsqueeze(1),
+            position_ids=positions.to(device),
+            attention_mask=None if mask is None else mask.to(device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._lengths = [length + 1 for length in self._lengths]
+        return _on_cpu(out.logits)
+
+
+def _on_cpu(logits: Tensor) -> Tensor:
+    return logits[:, -1].float().cpu()
+
+
+def _merge(cache: Any, other: Any) -> None:
+    """Append the rows of `other`, padding the narrower of the two on the left."""
+    import torch
+
+    for mine, theirs in zip(cache.layers, other.layers, strict=True):
+        width = max(mine.keys.shape[-2], theirs.keys.shape[-2])
+        for name in ("keys", "values"):
+            parts = [_padded(getattr(layer, name), width) for layer in (mine, theirs)]
+            setattr(mine, name, torch.cat(parts))
+
+
+def _padded(states: Tensor, width: int) -> Tensor:
+    from torch.nn.functional import pad
+
+    return pad(states, (0, 0, width - states.shape[-2], 0))
+
+
+def _select(cache: Any, rows: Sequence[int], width: int) -> None:
+    """Keep some rows, and only as many columns as the longest of them needs."""
+    for layer in cache.layers:
+        for name in ("keys", "values"):
+            states = getattr(layer, name)
+            setattr(layer, name, states[list(rows), :, states.shape[-2] - width :])

@@ -1,0 +1,98 @@
+"""Conversations into tokens, by the model's own chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from honestproxy.errors import InvalidRequest
+from honestproxy.types import ChatRequest, Message
+
+
+def prompt(tokenizer: Any, request: ChatRequest, context: int) -> list[int]:
+    """The tokens that the model is to continue.
+
+    A last message of the assistant is an answer begun, which the model goes on with. Raises
+    InvalidRequest where a message can't be read, the template refuses, or it is too long.
+    """
+    text = render(tokenizer, request)
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    if len(ids) >= context:
+        raise InvalidRequest(
+            f"This model's maximum context length is {context} tokens. However, your messages "
+            f"resulted in {len(ids)} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return ids
+
+
+def render(tokenizer: Any, request: ChatRequest) -> str:
+    """The text that the model is to continue."""
+    knows_developer = "developer" in str(tokenizer.chat_template)
+    messages = [_plain(m, i, knows_developer) for i, m in enumerate(_conversation(request))]
+    begun = ""
+    if messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls"):
+        begun = messages.pop()["content"]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            tools=request.get("tools") or None,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    except Exception as error:  # noqa: BLE001 -- a template can raise anything: it is a program
+        said = f"the model's chat template refuses this conversation: {error}"
+        raise InvalidRequest(said, param="messages", code="chat_template_refused") from None
+    return text + begun
+
+
+def _conversation(request: ChatRequest) -> Sequence[Any]:
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest("'messages' must be a list of at least one message", param="messages")
+    return messages
+
+
+def _plain(message: Any, index: int, knows_developer: bool) -> Message:
+    """A message as templates expect it: text in one string, arguments of tools parsed."""
+    where = f"messages[{index}]"
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise InvalidRequest(f"{where} must be an object with a 'role'", param=where)
+    role = message["role"]
+    if role == "developer" and not knows_developer:
+        role = "system"
+    plain = {**message, "role": role, "content": _text(message.get("content"), where)}
+    if calls := message.get("tool_calls"):
+        plain["tool_calls"] = [_with_arguments(call) for call in calls]
+    return plain
+
+
+def _text(content: Any, where: str) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        said = f"{where}.content must be a string or a list of parts"
+        raise InvalidRequest(said, param=f"{where}.content")
+    return "\n".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+
+
+def _part(part: Any, where: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get("refusal" if kind == "refusal" else "text") if kind else None
+    if kind in ("text", "refusal") and isinstance(text, str):
+        return text
+    said = f"{where}: this local model reads text only, not {kind or type(part).__name__}"
+    raise InvalidRequest(said, param=where, code="unsupported_content")
+
+
+def _with_arguments(call: Any) -> Any:
+    """A tool call whose arguments are an object, as templates want them, where they parse."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
+    except ValueError:
+        return call

@@ -1,0 +1,266 @@
+"""One thread owns the model; whatever is asked at the same time is decoded together."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from honestproxy.backends.local.batch import Batch, Prefill
+from honestproxy.backends.local.sampling import Picker, Sampling
+from honestproxy.backends.local.text import Detokenizer, StopGuard
+from honestproxy.errors import BackendError
+
+MAX_ROWS: Final = 32
+"""Answers decoded at the same time; more wait their turn."""
+
+CLOSED: Final = "the local model is closed"
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """News of one choice: text, and at its end why it ended and how many tokens it took."""
+
+    choice: int
+    text: str
+    finish_reason: str | None = None
+    tokens: int = 0
+
+
+class Writer:
+    """One answer being written: chooses its tokens, and says what text they make."""
+
+    def __init__(
+        self,
+        choice: int,
+        sampling: Sampling,
+        room: int,
+        decode: Callable[[Sequence[int]], str],
+        ends: frozenset[int],
+    ) -> None:
+        self.choice = choice
+        self.token = -1
+        self._tokens = 0
+        self._room = room
+        self._ends = ends
+        self._picker = Picker(sampling, choice)
+        self._words = Detokenizer(decode)
+        self._guard = StopGuard(sampling.stop)
+
+    def write(self, logits: Any) -> Piece:
+        """Choose the next token."""
+        self.token = self._picker.pick(logits)
+        self._tokens += 1
+        if self.token in self._ends:
+            return self._end("", "stop")
+        text, stopped = self._guard.add(self._words.add(self.token))
+        if stopped:
+            return Piece(self.choice, text, "stop", self._tokens)
+        return self._end(text, "length") if self._tokens >= self._room else self._piece(text)
+
+    def _piece(self, text: str) -> Piece:
+        return Piece(self.choice, text)
+
+    def _end(self, text: str, reason: str) -> Piece:
+        more, stopped = self._guard.add(self._words.rest())
+        rest = "" if stopped else self._guard.rest()
+        reason = "stop" if stopped else reason
+        return Piece(self.choice, text + more + rest, reason, self._tokens)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A prompt, the answers to be written to it, and who is to be told.
+
+    `tell` is called in the engine's thread, with pieces or with one error.
+    """
+
+    ids: Sequence[int]
+    writers: list[Writer]
+    tell: Callable[[Piece | BackendError], None]
+    cancelled: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    """Something else to be done with the model, between two steps."""
+
+    work: Callable[[Any], Any]
+    result: Future[Any] = field(default_factory=Future)
+
+
+class Engine:
+    """Decodes jobs in a thread of its own until it is closed.
+
+    A job whose `cancelled` is set leaves before the next token. An error ends the jobs that
+    it concerns and nothing else.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._inbox: queue.SimpleQueue[Job | _Task | None] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._reading: tuple[Job, Prefill] | None = None
+        self._rows: list[tuple[Job, Writer]] = []
+        self._batch = Batch(model)
+        self._open = True
+        self._door = threading.Lock()
+        self._shut = False
+        self._thread = threading.Thread(target=self._run, name="honestproxy-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Hand a job over; returns at once. Raises BackendError once it is closed."""
+        self._put(job)
+
+    def call(self, work: Callable[[Any], T]) -> Future[T]:
+        """Do `work(model)` in the engine's thread, between two steps."""
+        task = _Task(work)
+        self._put(task)
+        return task.result
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End the thread after the step in hand; jobs in flight get an error."""
+        self._inbox.put(None)
+        self._thread.join(timeout)
+
+    def _put(self, item: Job | _Task) -> None:
+        with self._door:
+            if self._shut:
+                raise BackendError(CLOSED)
+            self._inbox.put(item)
+
+    def _run(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            while self._open:
+                self._receive()
+                self._sweep()
+                self._read()
+                self._decode()
+        self._give_up(BackendError(CLOSED))
+        self._model = None
+        self._batch = Batch(None)
+
+    def _receive(self) -> None:
+        """Take what has come; sleep while there is nothing to do."""
+        idle = not (self._rows or self._reading or self._waiting)
+        try:
+            while self._open:
+                self._take(self._inbox.get(block=idle))
+                idle = False
+        except queue.Empty:
+            return
+
+    def _take(self, item: Job | _Task | None) -> None:
+        if item is None:
+            self._open = False
+        elif isinstance(item, Job):
+            self._waiting.append(item)
+        elif item.result.set_running_or_notify_cancel():
+            try:
+                item.result.set_result(item.work(self._model))
+            except Exception as error:  # noqa: BLE001 -- it goes to whoever asked
+                item.result.set_exception(error)
+
+    def _sweep(self) -> None:
+        """Let go of the jobs that nobody waits for any more."""
+        self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        if self._reading and self._reading[0].cancelled:
+            self._reading = None
+        self._keep([row for row, (job, _) in enumerate(self._rows) if not job.cancelled])
+
+    def _keep(self, rows: list[int]) -> None:
+        self._batch.keep(rows)
+        self._rows = [self._rows[row] for row in rows]
+
+    def _read(self) -> None:
+        """Read a piece of the oldest prompt that waits; a whole one joins the batch."""
+        if self._reading is None and not self._start():
+            return
+        job, prompt = self._reading  # type: ignore[misc]
+        try:
+            logits = prompt.advance()
+            if logits is not None:
+                self._reading = None
+                self._join(job, prompt, logits)
+        except Exception as error:  # noqa: BLE001 -- whatever torch raises ends this job only
+            self._reading = None
+            _fail([job], error)
+
+    def _start(self) -> bool:
+        if not self._waiting:
+            return False
+        if self._rows and len(self._rows) + len(self._waiting[0].writers) > MAX_ROWS:
+            return False
+        job = self._waiting.popleft()
+        self._reading = job, Prefill(self._model, job.ids)
+        return True
+
+    def _join(self, job: Job, prompt: Prefill, logits: Any) -> None:
+        going = [writer for writer in job.writers if _written(job, writer, logits)]
+        if going:
+            self._batch.join(prompt, len(going))
+            self._rows += [(job, writer) for writer in going]
+
+    def _decode(self) -> None:
+        """One token for every row."""
+        if not self._rows:
+            return
+        try:
+            logits = self._batch.step([writer.token for _, writer in self._rows])
+        except Exception as error:  # noqa: BLE001 -- the thread outlives whatever torch raises
+            _fail([job for job, _ in self._rows], error)
+            self._rows, self._batch = [], Batch(self._model)
+            return
+        rows = enumerate(self._rows)
+        self._keep([row for row, (job, writer) in rows if _written(job, writer, logits[row])])
+
+    def _give_up(self, error: BackendError) -> None:
+        reading = [self._reading[0]] if self._reading else []
+        left: list[Job] = [*self._waiting, *reading, *(job for job, _ in self._rows)]
+        with self._door:
+            self._shut = True
+            while not self._inbox.empty():
+                item = self._inbox.get()
+                if isinstance(item, Job):
+                    left.append(item)
+                elif item is not None:
+                    item.result.cancel()
+        for job in dict.fromkeys(left):
+            job.tell(error)
+        self._waiting, self._reading, self._rows = deque(), None, []
+
+
+def _written(job: Job, writer: Writer, logits: Any) -> bool:
+    """Write one token and pass on the news; whether this answer goes on."""
+    try:
+        piece = writer.write(logits)
+    except Exception as error:  # noqa: BLE001 -- the other rows have nothing to do with it
+        _fail([job], error)
+        job.cancelled = True  # its other answers leave too
+        return False
+    if piece.text or piece.finish_reason:
+        job.tell(piece)
+    return piece.finish_reason is None
+
+
+def _fail(jobs: Sequence[Job], error: Exception) -> None:
+    _log.error("the local model failed", exc_info=error)
+    said = f"{type(error).__name__}: {error}"
+    for job in dict.fromkeys(jobs):
+        job.tell(BackendError(f"the local model failed on this request ({said[:300]})"))

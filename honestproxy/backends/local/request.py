@@ -1,0 +1,121 @@
+"""What a request asks of decoding, checked; what a local model can't do is a clear 400."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from honestproxy.backends.local.engine import MAX_ROWS
+from honestproxy.backends.local.sampling import Sampling
+from honestproxy.errors import InvalidRequest
+from honestproxy.types import ChatRequest
+
+_N = TypeVar("_N", int, float)
+
+_NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
+    "temperature": (0.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "repetition_penalty": (0.1, 10.0),
+}
+_INTEGERS: Final[Mapping[str, tuple[int, int]]] = {
+    "seed": (-(2**63), 2**63 - 1),
+    "n": (1, MAX_ROWS),
+    "top_k": (0, 2**31),
+}
+
+
+def sampling(request: ChatRequest, defaults: Sampling) -> Sampling:
+    """How the request wants its answer decoded; what it leaves open is the model's default.
+
+    Raises InvalidRequest, which names the field.
+    """
+    refuse(request)
+    asked: dict[str, Any] = {}
+    for name, (low, high) in _NUMBERS.items():
+        if (value := request.get(name)) is not None:
+            asked[name] = float(_between(name, _number(name, value), low, high))
+    for name, (least, most) in _INTEGERS.items():
+        if (value := request.get(name)) is not None:
+            asked[name] = _between(name, _integer(name, value), least, most)
+    if (value := request.get("top_p")) is not None:
+        asked["top_p"] = _top_p(value)
+    if (value := request.get("stop")) is not None:
+        asked["stop"] = _stop(value)
+    if (value := request.get("logit_bias")) is not None:
+        asked["logit_bias"] = _bias(value)
+    return replace(defaults, **asked, max_tokens=_cap(request, defaults.max_tokens))
+
+
+def refuse(request: ChatRequest) -> None:
+    """Raise InvalidRequest for what a local model can't do."""
+    if request.get("logprobs") or request.get("top_logprobs"):
+        raise _cannot("logprobs", "log-probabilities")
+    wanted = request.get("response_format")
+    if wanted is not None and (not isinstance(wanted, dict) or wanted.get("type") != "text"):
+        raise _cannot("response_format", "any response format but text")
+    if request.get("tool_choice") not in (None, "auto", "none"):
+        raise _cannot("tool_choice", "forced tools; it takes 'auto' and 'none'")
+    if "audio" in (request.get("modalities") or ()) or request.get("audio"):
+        raise _cannot("modalities", "audio")
+
+
+def _cannot(name: str, what: str) -> InvalidRequest:
+    message = f"this local model can't do {what}; leave out {name!r}, or use another upstream"
+    return InvalidRequest(message, param=name, code="unsupported_parameter")
+
+
+def _wrong(name: str, expected: str, value: Any) -> InvalidRequest:
+    shown = repr(value)[:80]
+    return InvalidRequest(f"{name!r} must be {expected}, not {shown}", param=name)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(name, "a number", value)
+    return value
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(name, "an integer", value)
+    return value
+
+
+def _between(name: str, value: _N, low: _N, high: _N) -> _N:
+    if not low <= value <= high:
+        raise _wrong(name, f"between {low} and {high}", value)
+    return value
+
+
+def _top_p(value: Any) -> float:
+    if not 0 < _number("top_p", value) <= 1:
+        raise _wrong("top_p", "above 0 and at most 1", value)
+    return float(value)
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or len(stops) > 4:
+        raise _wrong("stop", "a string or a list of up to 4", value)
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise _wrong("stop", "a string or strings, none of them empty", value)
+    return tuple(stops)
+
+
+def _bias(value: Any) -> dict[int, float]:
+    try:
+        return {int(k): float(_between("logit_bias", v, -100, 100)) for k, v in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise _wrong("logit_bias", "an object of token ids and numbers", value) from None
+
+
+def _cap(request: ChatRequest, default: int | None) -> int | None:
+    """The cap on tokens by its new name, by its old one, or the model's own."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        if (value := request.get(name)) is not None:
+            if _integer(name, value) < 1:
+                raise _wrong(name, "at least 1", value)
+            return int(value)
+    return default

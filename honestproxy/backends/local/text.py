@@ -1,0 +1,71 @@
+"""Tokens into text, as they come: no half character, no part of a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+_HALF: Final = "\ufffd"
+_PATIENCE: Final = 8  # tokens; a character has four bytes at most, so more are no character
+
+
+class Detokenizer:
+    """Gives the text that each token adds.
+
+    Decodes from a few tokens back, since whether a token begins with a space can depend on
+    the one before it.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._ids: list[int] = []
+        self._start = 0
+        self._given = 0
+
+    def add(self, token: int) -> str:
+        """The new text; empty while the last character is incomplete."""
+        self._ids.append(token)
+        text = self._news()
+        if text.endswith(_HALF) and len(self._ids) - self._given < _PATIENCE:
+            return ""
+        if text:
+            self._start, self._given = self._given, len(self._ids)
+        return text
+
+    def rest(self) -> str:
+        """What was held back and is whole; half a character at the end is dropped."""
+        return self._news().rstrip(_HALF)
+
+    def _news(self) -> str:
+        known = self._decode(self._ids[self._start : self._given])
+        return self._decode(self._ids[self._start :])[len(known) :]
+
+
+class StopGuard:
+    """Ends a text before the first stop string, and holds back what may become one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def add(self, text: str) -> tuple[str, bool]:
+        """The text that may go out now, and whether a stop string was met."""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        cut = min(found) if found else len(self._held) - self._suspicious()
+        out, self._held = self._held[:cut], self._held[cut:]
+        return out, bool(found)
+
+    def rest(self) -> str:
+        """What was held back, now that nothing follows."""
+        out, self._held = self._held, ""
+        return out
+
+    def _suspicious(self) -> int:
+        """How many of the last characters may be the beginning of a stop string."""
+        longest = max(map(len, self._stops), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            tail = self._held[-length:]
+            if any(stop.startswith(tail) for stop in self._stops):
+                return length
+        return 0
