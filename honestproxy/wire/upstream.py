@@ -1,0 +1,192 @@
+"""What an upstream says, read: a completion, chunks, a list of models, or why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, Final, TypeGuard
+
+from honestproxy.errors import UpstreamBroken, UpstreamError
+from honestproxy.types import ChatResponse, Chunk, read
+from honestproxy.wire.sse import DONE, EventSplitter, data_of, name_of
+
+_KEPT_HEADERS: Final = re.compile(r"x-request-id|x-ratelimit-.+|openai-.+|retry-after.*")
+# In valid JSON an unescaped quote can't be inside a text, so these find keys without parsing.
+_FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
+_ERROR: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
+_SHOWN: Final = 200  # characters of a foreign text that a message repeats
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of an upstream's headers that go on to the client, in lower case."""
+    lowered = ((name.lower(), value) for name, value in headers.items())
+    return {name: value for name, value in lowered if _KEPT_HEADERS.fullmatch(name)}
+
+
+def completion(
+    body: bytes, content_type: str, headers: Mapping[str, str] | None = None
+) -> ChatResponse:
+    """The answer in a good reply's body; raises UpstreamBroken where there is none."""
+    response = ChatResponse(body, headers=kept_headers(headers or {}))
+    try:
+        choices, error = response.get("choices"), response.get("error")
+    except (ValueError, RecursionError):
+        raise broken("a completion", body, content_type) from None
+    if error or not _are_objects(choices):
+        raise broken("a completion", body, content_type)
+    return response
+
+
+def models(body: bytes, content_type: str) -> list[dict[str, Any]]:
+    """The models in a good reply's body; raises UpstreamBroken where there are none."""
+    found = _parsed(body)
+    listed = found.get("data") if isinstance(found, dict) else found  # together.ai: a bare list
+    if not _are_objects(listed):
+        raise broken("a list of models", body, content_type)
+    return [model for model in listed if isinstance(model.get("id"), str)]
+
+
+def broken(wanted: str, body: bytes, content_type: str) -> UpstreamBroken:
+    """The error for a good status with something else than was asked for."""
+    came = f"{content_type or 'no content type'}: {snippet(body) or '(empty)'}"
+    return UpstreamBroken(f"the upstream's answer is not {wanted}; it sent {came}")
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+    """The error for a status that isn't 2xx; an OpenAI-shaped body is kept as it is."""
+    if 300 <= status < 400:
+        return _redirect(status, headers)
+    found = _parsed(body)
+    is_shaped = isinstance(found, dict) and isinstance(found.get("error"), dict)
+    message = f"the upstream answered {_phrase(status)}: {_reason(found) or snippet(body)}"
+    if status in (404, 405) and not is_shaped:
+        message += "; is the upstream's URL right? It usually ends in /v1"
+    return UpstreamError(
+        message,
+        status=status if 400 <= status < 600 else 502,
+        headers=kept_headers(headers),
+        upstream=found if is_shaped else None,
+    )
+
+
+def _redirect(status: int, headers: Mapping[str, str]) -> UpstreamError:
+    target = re.split(r"[?#]", headers.get("Location", "elsewhere"), maxsplit=1)[0]
+    target = re.sub(r"//[^/]*@", "//", target)
+    return UpstreamBroken(
+        f"the upstream redirects ({_phrase(status)}) to {target}, which isn't followed, since "
+        "the key would go there; set the upstream to the URL that answers"
+    )
+
+
+def error_in(data: bytes, *, is_named_error: bool = False) -> UpstreamError | None:
+    """The error that an event of a stream carries, if it does; its own `code` or `status` counts.
+
+    `is_named_error`: the event calls itself `error`, so whatever it holds is one.
+    """
+    found = _parsed(data)
+    error = found.get("error") if isinstance(found, dict) else None
+    if is_named_error:
+        error = error or found or data.decode("utf-8", "replace")
+    if not error:
+        return None
+    details = error if isinstance(error, dict) else {}
+    codes = [code for code in (details.get("code"), details.get("status")) if type(code) is int]
+    status = next((code for code in codes if 400 <= code < 600), 502)
+    message = f"the upstream failed in mid-answer: {_reason(error) or snippet(data)}"
+    return UpstreamError(message, status=status, upstream={"error": error} if details else None)
+
+
+class ChunkReader:
+    """Reads chunks out of the bytes of an event stream; the events are kept as they came.
+
+    A comment or ping rides in front of the next event. Nothing is parsed but what may be an error.
+    """
+
+    __slots__ = ("_any", "_carried", "_finished", "_splitter", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._splitter = EventSplitter()
+        self._carried = b""
+        self._any = False
+        self._finished = False
+
+    def feed(self, received: bytes) -> Iterator[Chunk]:
+        """The chunks that `received` completes; raises UpstreamError for an error among them."""
+        for event in self._splitter.feed(received):
+            data = data_of(event).strip()
+            if data == DONE:
+                yield from self._complete()
+                return
+            if data:
+                yield self._chunk(event, data)
+            else:
+                self._carried += event
+
+    def end(self) -> Iterator[Chunk]:
+        """What is left at the end of the bytes; raises UpstreamBroken where an answer isn't."""
+        last = data_of(self._splitter.rest).strip()
+        if last == DONE or isinstance(_parsed(last), dict):
+            yield from self.feed(b"\n\n")
+        if not (self.done or self._finished):
+            raise UpstreamBroken("the upstream broke off in mid-answer: no finish_reason came")
+
+    def _complete(self) -> Iterator[Chunk]:
+        self.done = True
+        if not self._any:
+            raise UpstreamBroken("the upstream's stream ended before it said anything")
+        if self._carried:
+            yield Chunk({"choices": []}, event=self._carried)
+
+    def _chunk(self, event: bytes, data: bytes) -> Chunk:
+        is_named_error = name_of(event) == b"error"
+        if is_named_error or _ERROR.search(data):
+            error = error_in(data, is_named_error=is_named_error)
+            if error:
+                raise error
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise UpstreamBroken(f"the upstream sent no chunk, but: {snippet(data)}")
+        self._any = True
+        self._finished = self._finished or _FINISH.search(data) is not None
+        carried, self._carried = self._carried, b""
+        return Chunk(data, event=carried + event)
+
+
+def snippet(body: bytes) -> str:
+    """The first characters of a foreign text, on one line; of a web page, what it says."""
+    text = body[:50_000].decode("utf-8", "replace")
+    if re.search(r"<(!doctype|html|head|body|title)\b", text[:1000], re.IGNORECASE):
+        text = re.sub(r"(?is)<(script|style)\b.*?(</\1>|$)", " ", text)
+        text = re.sub(r"<[^>]*>", " ", text)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return read(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _are_objects(items: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(items, list) and all(isinstance(item, dict) for item in items)
+
+
+def _phrase(status: int) -> str:
+    known = status in HTTPStatus.__members__.values()
+    return f"{status} {HTTPStatus(status).phrase}" if known else str(status)
+
+
+def _reason(found: Any) -> str:
+    """What an error body says, in the shapes that servers give it."""
+    while not isinstance(found, str):
+        if isinstance(found, list) and found:  # Gemini
+            found = found[0]
+        elif isinstance(found, dict):
+            names = ("error", "message", "detail", "msg", "title")
+            found = next((found[name] for name in names if found.get(name)), None)
+        else:
+            return ""
+    return snippet(found.encode("utf-8", "replace"))
