@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from honestproxy.errors import HonestProxyError
     from honestproxy.types import Honesty
 
+_ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 _HARMLESS = "\n\t"
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
@@ -51,7 +53,7 @@ def safe(text: str) -> str:
     """Text of others without what a terminal would obey: escapes, controls, bidi overrides."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c for c in text if c in _HARMLESS or not _commands(c))
+    return "".join(c for c in _ESCAPE.sub("", text) if c in _HARMLESS or not _commands(c))
 
 
 def _commands(character: str) -> bool:
