@@ -12,7 +12,7 @@ from honestproxy.errors import StepFailed
 from honestproxy.types import DOUBT_KINDS, Doubt, Doubts
 
 if TYPE_CHECKING:
-    from honestproxy.turn import Call
+    from honestproxy.call import Call
 
 _REASONING: Final = re.compile(r"\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _START: Final = re.compile(r"""\{\s*["']?doubts["']?\s*:""")

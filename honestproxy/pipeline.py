@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from honestproxy import conversation
 from honestproxy.backends import traits
+from honestproxy.call import Call, usable
 from honestproxy.compatible import Compatible
 from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest, StepFailed
 from honestproxy.settings import Settings, nearest
@@ -16,17 +17,9 @@ from honestproxy.strategies import STRATEGIES
 from honestproxy.strategies.gated import annotate
 from honestproxy.strategies.raw import raw
 from honestproxy.templates import Prompts
-from honestproxy.turn import Answer, Call, Finish, Keep, Limits, Strategy, Turn, View, usable
-from honestproxy.types import (
-    Backend,
-    ChatRequest,
-    ChatResponse,
-    Chunk,
-    Honesty,
-    Outcome,
-    Trace,
-    Usage,
-)
+from honestproxy.trace import Honesty, Trace
+from honestproxy.turn import Answer, Finish, Keep, Limits, Strategy, Turn, View
+from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk, Outcome, Usage
 
 _GRACE: Final = 0.5
 """Seconds that a kept answer's last chunk waits for its elicitation's confidence and usage."""
@@ -245,7 +238,7 @@ class Run:
         async for chunk in live:
             if chunk.finished or (chunk.usage and not chunk.choices):
                 held.append(chunk)
-            elif chunk.choices or chunk.event is None:
+            elif not chunk.blank:
                 yield chunk
         await self._settle()
         for chunk in self._with_usage(held):
@@ -270,9 +263,7 @@ class Run:
         self.honesty.doubts = self.turn.findings()
 
     def _labelled(self, response: ChatResponse) -> ChatResponse:
-        labelled = response.replace(**self._usage(response.usage), **self._body())
-        labelled.honesty = self.honesty
-        return labelled
+        return response.replace(**self._usage(response.usage), **self._body())
 
     def _label(self, chunk: Chunk) -> Chunk:
         changes = self._usage(chunk.usage)
@@ -325,7 +316,9 @@ async def _shown(call: Call, view: View | None) -> AsyncGenerator[Chunk, None]:
 
 def _with_text(chunk: Chunk, text: str) -> Chunk:
     choice = chunk.choices[0]
-    return chunk.replace(choices=[{**choice, "delta": {**chunk.delta, "content": text}}])
+    delta = {name: value for name, value in chunk.delta.items() if name != "content"}
+    shown = {"content": text} if text else {}
+    return chunk.replace(choices=[{**choice, "delta": delta | shown}])
 
 
 def _without_role(chunk: Chunk) -> Chunk:

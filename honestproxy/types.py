@@ -1,4 +1,4 @@
-"""What flows through the house: requests, answers, chunks, doubts, traces.
+"""What flows through the house: requests, answers, chunks, usage, doubts.
 
 JSON is read no further than someone asks, and what nobody changed is written as it
 came: each top-level value stays as bytes until it is read.
@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
 from msgspec import DecodeError, Raw, ValidationError
@@ -243,21 +243,19 @@ class Usage(dict[str, Any]):
 class ChatResponse(Document):
     """An upstream's whole answer, every field of it kept."""
 
-    __slots__ = ("headers", "honesty")
+    __slots__ = ("headers",)
 
     def __init__(
         self,
         source: bytes | Mapping[str, Any],
         *,
         headers: Mapping[str, str] | None = None,
-        honesty: Honesty | None = None,
     ) -> None:
         super().__init__(source)
         self.headers: Mapping[str, str] = headers or {}
-        self.honesty = honesty
 
     def _with(self, fields: Mapping[str, Any]) -> ChatResponse:
-        return ChatResponse(fields, headers=self.headers, honesty=self.honesty)
+        return ChatResponse(fields, headers=self.headers)
 
     @classmethod
     def of(cls, text: str, *, model: str = "", finish_reason: str = "stop", **more: Any) -> Self:
@@ -347,6 +345,11 @@ class Chunk(Document):
         return text_of(self.delta.get("content"))
 
     @property
+    def blank(self) -> bool:
+        """Whether it says nothing but: accepted."""
+        return not self.choices and self.fields.keys() <= {"choices"}
+
+    @property
     def finished(self) -> bool:
         """Whether any choice ends here."""
         return any(choice.get("finish_reason") for choice in self.choices)
@@ -390,76 +393,6 @@ class Doubts:
 
     items: tuple[Doubt, ...] = ()
     confidence: float | None = None
-
-
-@dataclass(slots=True)
-class Step:
-    """One call of a turn: what was sent, what came back, what it cost."""
-
-    name: str
-    request: ChatRequest
-    prompt: str | None = None
-    digest: str | None = None
-    response: ChatResponse | None = None
-    usage: Usage | None = None
-    seconds: float | None = None
-    error: str | None = None
-
-    def summary(self) -> dict[str, Any]:
-        """The step as the `honesty` object lists it."""
-        row = {"name": self.name, "seconds": self.seconds, "usage": self.usage}
-        if self.prompt:
-            row |= {"prompt": self.prompt, "digest": self.digest}
-        return row | ({"error": self.error} if self.error else {})
-
-
-@dataclass(slots=True)
-class Trace:
-    """The calls of one request, in the order they were started."""
-
-    strategy: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.perf_counter)
-    steps: list[Step] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Since the request came."""
-        return time.perf_counter() - self.started
-
-    @property
-    def usage(self) -> Usage:
-        """The sum over all calls that reported theirs."""
-        return sum((step.usage for step in self.steps if step.usage), Usage())
-
-
-@dataclass(slots=True)
-class Honesty:
-    """What was done to one answer: the `honesty` object of a reply, and its trace."""
-
-    trace: Trace
-    outcome: Outcome | None = None
-    reason: str | None = None
-    doubts: Doubts | None = None
-
-    def body(self) -> dict[str, Any]:
-        """The object as the wire carries it (`doubts` is null where they are unknown)."""
-        found = self.doubts
-        doubts = (
-            [{"kind": d.kind, "statement": d.statement} for d in found.items] if found else None
-        )
-        return {
-            "strategy": self.trace.strategy,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "doubts": doubts,
-            "confidence": found.confidence if found else None,
-            "calls": len(self.trace.steps),
-            "seconds": round(self.trace.seconds, 4),
-            "trace_id": self.trace.id,
-            "steps": [step.summary() for step in self.trace.steps],
-        }
 
 
 class Backend(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,7 +59,7 @@ class OpenAICompatible:
         async with self._sent(self._chat, request.headers, request.raw) as response:
             return wire.completion(await response.read(), response.content_type, response.headers)
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The upstream's events, untouched; closing this closes the connection."""
         async with self._sent(self._chat, request.headers, request.raw) as response:
             if _is_json(response):  # it took no notice of `stream`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from honestproxy.errors import BackendError, HonestProxyError
@@ -40,16 +40,15 @@ class Scripted:
         """The next reply, whole, after `delay` seconds."""
         return self._response(await self._next(request))
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The next reply; a list comes as so many chunks, `delay` seconds apart."""
         reply = await self._next(request)
+        chunks = list(self._response(reply).chunks())
         if isinstance(reply, list | tuple):
-            for text in reply:
-                yield Chunk.of(text, model=self._model)
+            chunks[:1] = [chunks[0].replace(choices=[_piece(text)]) for text in ("", *reply)]
+        for number, chunk in enumerate(chunks):
+            if number and isinstance(reply, list | tuple):
                 await asyncio.sleep(self._delay)
-            yield Chunk.of(finish_reason="stop", model=self._model)
-            return
-        for chunk in self._response(reply).chunks():
             yield chunk
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -87,3 +86,8 @@ class Scripted:
             return "Scripted(by function)"
         left = len(self._replies)
         return f"Scripted({left} {'reply' if left == 1 else 'replies'} left)"
+
+
+def _piece(text: str) -> dict[str, Any]:
+    delta = {"content": text} if text else {"role": "assistant", "content": ""}
+    return {"index": 0, "delta": delta, "finish_reason": None}

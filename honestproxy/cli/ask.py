@@ -24,7 +24,8 @@ from honestproxy.errors import InvalidRequest
 from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
-    from honestproxy.types import Honesty, Message, Step
+    from honestproxy.trace import Honesty, Step
+from honestproxy.types import Message
 
 Words = Annotated[list[str], typer.Argument(metavar="QUESTION", help="`-` reads it from stdin.")]
 System = Annotated[str | None, typer.Option("--system", help="A system message.")]

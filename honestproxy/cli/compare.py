@@ -22,7 +22,7 @@ from honestproxy.errors import InvalidRequest
 from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
-    from honestproxy.types import Honesty
+    from honestproxy.trace import Honesty
 
 QUESTIONS = (
     "What is the price of gold right now?",

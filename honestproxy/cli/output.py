@@ -16,7 +16,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from honestproxy.errors import HonestProxyError
-    from honestproxy.types import Honesty
+    from honestproxy.trace import Honesty
 
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 _HARMLESS = "\n\t"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from honestproxy.cli.output import noted
 from honestproxy.errors import InvalidRequest, SettingsError
-from honestproxy.settings import DEFAULT_UPSTREAM, nearest
-from honestproxy.types import ChatRequest, Honesty, Message, Options
+from honestproxy.settings import nearest
+from honestproxy.trace import Honesty
+from honestproxy.types import ChatRequest, Message, Options
 
 if TYPE_CHECKING:
     from honestproxy.pipeline import Pipeline
@@ -35,22 +36,20 @@ def check(settings: Settings) -> None:
     Prompts(settings.prompts).check()
 
 
-def backend(settings: Settings) -> Backend:
-    """The backend that the settings name; the embedded model is fetched and converted first."""
+async def loaded(settings: Settings) -> Backend:
+    """The backend that the settings name, ready to answer; a local model loads first."""
     from honestproxy.backends import load
 
-    if is_embedded(settings.upstream):
-        from honestproxy.backends.local import embedded
-
-        with noted() as note:
-            embedded.fetch(settings.cache, note.update)
-    with noted(f"loading {settings.upstream} …"):
-        return load(settings)
-
-
-def is_embedded(upstream: str) -> bool:
-    """Whether it is the model that comes with the package."""
-    return upstream == DEFAULT_UPSTREAM
+    backend = load(settings)
+    warm_up = getattr(backend, "load", None)
+    if warm_up is not None:
+        try:
+            with noted(f"loading {settings.upstream} …") as note:
+                await warm_up(note.update)
+        except BaseException:
+            await backend.aclose()
+            raise
+    return backend
 
 
 @asynccontextmanager
@@ -59,7 +58,7 @@ async def opened(settings: Settings) -> AsyncIterator[Pipeline]:
     from honestproxy.pipeline import Pipeline
 
     check(settings)
-    pipeline = Pipeline(backend(settings), settings)
+    pipeline = Pipeline(await loaded(settings), settings)
     try:
         yield pipeline
     finally:

@@ -108,7 +108,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> None:
     from honestproxy.server import create_app
 
-    backend = question.backend(settings)
+    backend = await question.loaded(settings)
     app = create_app(settings, backend)
     url = url_of(settings.host, listener.getsockname()[1])
     strategy = question.default_strategy(settings, backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from honestproxy.turn import usable
+from honestproxy.call import usable
 
 if TYPE_CHECKING:
     from honestproxy.turn import Answer, Turn
@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 async def critique(turn: Turn) -> Answer:
     """Merge as curiosity does, criticise the result, and mend only what the critique names."""
-    draft, elicited = turn.start("draft", returned=False), turn.start("confusion")
+    draft = turn.start("draft", returned=False)
+    elicited = turn.start("confusion", prompt="curiosity/confusion")
     confusion = usable(await elicited, "confusion", whole=True)
-    merging = turn.rewrite("merge", draft=await draft, confusion=confusion)
-    answer = usable(await merging, "merge", whole=False)
-    found = usable(await turn.start("critique", answer=answer), "critique", whole=True)
+    merging = turn.rewrite(
+        "merge", prompt="curiosity/merge", draft=await draft, confusion=confusion
+    )
+    answer = usable(await merging, "merge")
+    faults = usable(await turn.start("critique", answer=answer), "critique", whole=True)
     return turn.finish(
-        "edit", answer=answer, critique=found, fallback=draft, reason="criticised and edited"
+        "edit", answer=answer, critique=faults, fallback=draft, reason="criticised and edited"
     )

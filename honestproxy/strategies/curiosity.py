@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from honestproxy.turn import usable
+from honestproxy.call import usable
 
 if TYPE_CHECKING:
     from honestproxy.turn import Answer, Turn

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from honestproxy.call import usable
 from honestproxy.doubts import Reading, count, describe, doubtful
 from honestproxy.templates import block
-from honestproxy.turn import usable
 
 if TYPE_CHECKING:
     from honestproxy.turn import Answer, Turn

@@ -1,1 +1,1 @@
-"""TODO."""
+"""OpenAI's JSON and server-sent events, to our types and back: pure functions."""

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -75,7 +75,7 @@ class Local:
             head = answer.head("chat.completion")
             return ChatResponse({**head, "choices": choices, "usage": answer.usage})
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer as it is made, token by token. Closing it stops the model."""
         async with self._answering(request) as answer:
             head = answer.head("chat.completion.chunk")

@@ -1,0 +1,37 @@
+"""`/v1/models`, `/v1/models/{id}` and `/healthz`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from honestproxy.wire.request import FORWARDED
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> dict[str, Any]:
+    """The upstream's models and their variants `model@strategy`."""
+    found: dict[str, Any] = await request.app.state.catalog.models(forwarded(request))
+    return found
+
+
+@router.get("/v1/models/{name:path}")
+async def retrieve_model(name: str, request: Request) -> dict[str, Any]:
+    """One model; variants included."""
+    found: dict[str, Any] = await request.app.state.catalog.model(name, forwarded(request))
+    return found
+
+
+@router.get("/healthz")
+async def health() -> dict[str, str]:
+    """Whether the proxy answers; says nothing of the upstream."""
+    return {"status": "ok"}
+
+
+def forwarded(request: Request) -> dict[str, str]:
+    """Those of the client's headers that go upstream."""
+    headers = request.headers
+    return {FORWARDED[name]: headers[name] for name in FORWARDED if name in headers}

@@ -1,0 +1,80 @@
+"""What was done for one request: its calls, and what became of its answer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from honestproxy.types import ChatRequest, ChatResponse, Doubts, Outcome, Usage
+
+
+@dataclass(slots=True)
+class Step:
+    """One call of a turn: what was sent, what came back, what it cost."""
+
+    name: str
+    request: ChatRequest
+    prompt: str | None = None
+    digest: str | None = None
+    response: ChatResponse | None = None
+    usage: Usage | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """The step as the `honesty` object lists it."""
+        row = {"name": self.name, "seconds": self.seconds, "usage": self.usage}
+        if self.prompt:
+            row |= {"prompt": self.prompt, "digest": self.digest}
+        return row | ({"error": self.error} if self.error else {})
+
+
+@dataclass(slots=True)
+class Trace:
+    """The calls of one request, in the order they were started."""
+
+    strategy: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Since the request came."""
+        return time.perf_counter() - self.started
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all calls that reported theirs."""
+        return sum((step.usage for step in self.steps if step.usage), Usage())
+
+
+@dataclass(slots=True)
+class Honesty:
+    """What was done to one answer: the `honesty` object of a reply, and its trace."""
+
+    trace: Trace
+    outcome: Outcome | None = None
+    reason: str | None = None
+    doubts: Doubts | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The object as the wire carries it (`doubts` is null where they are unknown)."""
+        found = self.doubts
+        doubts = (
+            [{"kind": d.kind, "statement": d.statement} for d in found.items] if found else None
+        )
+        return {
+            "strategy": self.trace.strategy,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "doubts": doubts,
+            "confidence": found.confidence if found else None,
+            "calls": len(self.trace.steps),
+            "seconds": round(self.trace.seconds, 4),
+            "trace_id": self.trace.id,
+            "steps": [step.summary() for step in self.trace.steps],
+        }

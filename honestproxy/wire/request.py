@@ -1,0 +1,144 @@
+"""A client's chat request, read and checked: what OpenAI's API calls a 400 is one here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from honestproxy.errors import InvalidRequest
+from honestproxy.settings import nearest
+from honestproxy.types import ChatRequest, Options
+
+STRATEGY_HEADER: Final = "x-honesty"
+FORWARDED: Final = {
+    name.lower(): name
+    for name in (
+        *("Authorization", "Idempotency-Key", "OpenAI-Beta", "OpenAI-Organization"),
+        *("OpenAI-Project", "traceparent", "tracestate", "X-Client-Request-Id"),
+    )
+}
+"""Headers of a client that go upstream, by their lower-case names; no others do."""
+
+_OPTION_NAMES: Final = frozenset(field.name for field in fields(Options))
+
+
+def chat_request(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    """The request, its top-level values unread but for those that matter here.
+
+    `honesty` is taken out of the body. Raises InvalidRequest, which names the field.
+    """
+    request = _parsed(body)
+    _check(request, "messages", _is_conversation, "a list with at least one message object")
+    _check(request, "model", _is_text, "a string")
+    _check(request, "stream", _is_flag, "true or false")
+    _check(request, "stream_options", _is_object, "an object")
+    _check(request, "n", _is_count, "a whole number of 1 or more")
+    wish = headers.get(STRATEGY_HEADER)
+    if "honesty" in request:
+        request.options = options(request.get("honesty"), wish)
+        request = request.replace({"honesty"})
+    elif wish:
+        request.options = Options(strategy=wish.strip())
+    passed = {FORWARDED[name]: headers[name] for name in FORWARDED if name in headers}
+    return request.with_headers(passed) if passed else request
+
+
+def options(value: Any, wish: str | None = None) -> Options:
+    """The body field `honesty`; its strategy comes before the header's."""
+    if not isinstance(value, dict):
+        raise InvalidRequest("'honesty' must be an object", param="honesty")
+    for name in value:
+        if name not in _OPTION_NAMES:
+            hint = nearest(name, _OPTION_NAMES)
+            raise InvalidRequest(f"unknown field 'honesty.{name}'; {hint}", param="honesty")
+    given = {name: item for name, item in value.items() if item is not None}
+    for name, item in given.items():
+        accepted, wanted = _OPTION_RULES[name]
+        if not accepted(item):
+            message = f"'honesty.{name}' must be {wanted}"
+            raise InvalidRequest(message, param=f"honesty.{name}")
+    if "capabilities" in given:
+        given["capabilities"] = tuple(given["capabilities"])
+    return Options(**{"strategy": wish, **given})
+
+
+def split_suffix(model: str, strategies: Collection[str]) -> tuple[str, str | None]:
+    """`model@strategy` apart; whole where what follows the last `@` names no strategy."""
+    name, at, strategy = model.rpartition("@")
+    return (name, strategy) if at and name and strategy in strategies else (model, None)
+
+
+def _parsed(body: bytes) -> ChatRequest:
+    request = ChatRequest(body)
+    try:
+        _ = request.fields
+    except RecursionError:
+        raise InvalidRequest("the request body is nested too deeply") from None
+    except ValueError as error:
+        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not a JSON object"
+        raise InvalidRequest(f"the request body is {what}: {error}") from None
+    return request
+
+
+def _check(request: ChatRequest, name: str, accepted: Callable[[Any], bool], wanted: str) -> None:
+    if name not in request and name != "messages":
+        return
+    if name not in request:
+        raise InvalidRequest("you must provide 'messages'", param="messages")
+    try:
+        good = accepted(request.get(name))
+    except RecursionError:
+        raise InvalidRequest(f"'{name}' is nested too deeply", param=name) from None
+    except ValueError as error:
+        raise InvalidRequest(f"'{name}' is not JSON: {error}", param=name) from None
+    if not good:
+        raise InvalidRequest(f"'{name}' must be {wanted}", param=name)
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and _has_content(value)
+
+
+def _has_content(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(isinstance(part, dict) for part in content)
+    return content is None or isinstance(content, str)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _is_object(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 1)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+_OPTION_RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "strategy": (_is_text, "the name of a strategy"),
+    "capabilities": (_is_names, "a list of strings"),
+    "annotate": (_is_flag, "true or false"),
+    "threshold": (_is_probability, "a number from 0 to 1"),
+    "on_failure": (lambda value: value in ("draft", "error"), "'draft' or 'error'"),
+}
