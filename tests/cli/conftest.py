@@ -30,6 +30,7 @@ gold = Scripted(reply, model="gold-1")
 echo = Scripted(lambda request: request.messages[-1]["content"], model="echo-1")
 system = Scripted(lambda request: request.messages[0]["content"])
 busy = Scripted(lambda request: UpstreamError("slow down", status=429))
+slow = Scripted(lambda request: "late", delay=60)
 lists_nothing = Odd(lambda request: "hello")
 '''
 

@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -104,3 +109,15 @@ def test_a_gguf_cut_in_half_is_told_in_one_line(cli, home):
     assert done.exit_code == 2
     assert "half.gguf" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("command", ["ask", "compare"])
+def test_ctrl_c_is_quiet(command):
+    words = [sys.executable, "-m", "honestproxy", command, "--upstream", "played:slow", "hi"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as process:
+        time.sleep(1.5)  # long enough to be waiting for the answer
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)
+        assert (process.returncode, *said) == (130, "", "")

@@ -1,0 +1,144 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from honestproxy.cli.serve import is_loopback, url_of
+
+GOLD = ("--upstream", "played:gold", "--port", "0")
+ANSWERS_WITHIN = 20
+
+
+@contextmanager
+def serving(*words: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "honestproxy", "serve", *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ready(process: subprocess.Popen[str]) -> dict[str, str]:
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return json.loads(line)
+
+
+def post(url: str, **body: object) -> dict[str, object]:
+    data = json.dumps(body).encode()
+    asked = urllib.request.Request(f"{url}/chat/completions", data)
+    asked.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(asked, timeout=ANSWERS_WITHIN) as answer:
+        return json.load(answer)
+
+
+def test_the_json_line_comes_when_it_answers():
+    with serving(*GOLD, "--json") as process:
+        said = ready(process)
+        assert (said["model"], said["strategy"]) == ("gold-1", "gated")
+        asked = [{"role": "user", "content": "What is the price of gold?"}]
+        answer = post(said["url"], model="gold-1@curiosity", messages=asked)
+        assert answer["honesty"]["strategy"] == "curiosity"
+        assert answer["choices"][0]["message"]["content"] == "I can't see today's price."
+
+
+def test_it_says_how_to_try_it_with_the_actual_model_and_port():
+    with serving(*GOLD, "--strategy", "curiosity") as process:
+        said = ""
+        while "Ctrl-C" not in said:
+            said += process.stdout.readline()
+        url = said.split()[3]
+        port = url.removesuffix("/v1").rpartition(":")[2]
+        assert int(port) > 0
+        assert f"curl {url}/chat/completions" in said
+        assert f'OpenAI(base_url="{url}"' in said
+        assert '"model": "gold-1"' in said
+        assert "strategy curiosity" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_it_stops_quietly_when_told(number, code):
+    with serving(*GOLD, "--json") as process:
+        ready(process)
+        process.send_signal(number)
+        assert process.wait(ANSWERS_WITHIN) == code
+        assert process.stderr.read() == ""
+
+
+def test_a_taken_port_is_told_before_anything_is_loaded(cli):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = cli("serve", "--upstream", "played:nobody", "--port", port)
+    assert done.exit_code == 2
+    assert f"port {port} of 127.0.0.1" in done.stderr
+    assert "--port 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--strategy", "gatde"], "did you mean 'gated'?"),
+        (["--strategies-allowed", "raw,gatde"], "did you mean 'gated'?"),
+        (["--upstream", "nonsense"], "a URL such as"),
+        (["--upstream", "local:./nowhere"], "nowhere"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
+        (["--port", "99999"], "port"),
+        (["--port", "many"], "port"),
+        (["--prompts", "nowhere"], "nowhere"),
+        (["--prompt-set", "poetry"], "prompt_set"),
+        (["--reply", "loudly"], "reply"),
+        (["--config", "gone.toml"], "gone.toml"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(cli, words, hint):
+    done = cli("serve", "--port", "0", *words)
+    assert done.exit_code == 2
+    assert hint in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+
+
+def test_with_a_url_upstream_it_is_ready_fast_and_without_torch():
+    started = time.perf_counter()
+    with serving("--upstream", "http://127.0.0.1:9/v1", "--port", "0", "--json") as process:
+        said = ready(process)
+        assert time.perf_counter() - started < 5  # 0.6 s on a quiet machine
+        assert said["model"] is None
+        if sys.platform == "linux":
+            assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text("utf-8")
+
+
+def test_it_warns_where_other_machines_can_reach_it():
+    with serving(*GOLD, "--host", "0.0.0.0") as process:
+        assert "127.0.0.1" in process.stdout.readline()
+        assert "listening on 0.0.0.0" in process.stderr.readline()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8400/v1"),
+        ("0.0.0.0", "http://127.0.0.1:8400/v1"),
+        ("::", "http://[::1]:8400/v1"),
+        ("localhost", "http://localhost:8400/v1"),
+    ],
+)
+def test_the_url_is_one_that_a_client_can_use(host, url):
+    assert url_of(host, 8400) == url
+
+
+def test_loopback_is_told_from_the_rest():
+    assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.2", "example.org"]))
