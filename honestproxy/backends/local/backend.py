@@ -12,7 +12,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from honestproxy.backends import Traits
 from honestproxy.backends.local import chat, weights
@@ -44,20 +44,26 @@ class Local:
     traits = Traits(default_strategy="curiosity", confusion_tokens=512)
 
     def __init__(self, spec: str, settings: Settings, *, dtype: str | None = None) -> None:
-        self._spec = weights.parse(spec)
-        self._cache = settings.cache
-        self._dtype = dtype
+        found = weights.parse(spec)
+        cache = settings.cache
+        self._begin(found.name, lambda told: weights.load(found, cache, told, dtype))
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, name: str = "local") -> Self:
+        """The backend of a model and tokenizer that transformers has loaded already."""
+        self = cls.__new__(cls)
+        self._begin(name, lambda told: weights.ready(model, tokenizer, name))
+        return self
+
+    def _begin(self, name: str, loader: Callable[[Progress], Loaded]) -> None:
+        self.name = name
+        self._loader = loader
         # One thread for what takes long but isn't decoding: loading, templates, tokenising.
         self._desk = ThreadPoolExecutor(1, "honestproxy-local")
         self._lock = threading.Lock()
         self._loading: Future[_Ready] | None = None
         self._closed = threading.Event()
         self._created = int(time.time())
-
-    @property
-    def name(self) -> str:
-        """The model's name, as requests may give it."""
-        return self._spec.name
 
     async def load(self, progress: Progress | None = None) -> None:
         """Be ready to answer: fetch, convert and load what isn't yet. `progress` gets lines."""
@@ -146,7 +152,7 @@ class Local:
                 raise BackendError(CLOSED)
             progress(line)
 
-        loaded = weights.load(self._spec, self._cache, told, self._dtype)
+        loaded = self._loader(told)
         engine = Engine(loaded.model)
         weakref.finalize(self, engine.close, 2.0)  # at exit, too: no thread is left inside torch
         return _Ready(loaded, engine)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,7 @@ def key_of(gguf: Path) -> str:
     return hashlib.sha256(named.encode()).hexdigest()
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Hold a lock between processes; a dead holder's falls away by itself."""
     try:
@@ -90,6 +90,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     home = str(gguf.parent)
     try:
         tokenizer = AutoTokenizer.from_pretrained(home, **where)
+        _obey_the_switch()
         # Left packed, which is the default, they could not be saved and would decode slowly.
         plain = GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -99,6 +100,15 @@ def _convert(gguf: Path, folder: Path) -> None:
         raise unreadable(gguf, error) from None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _obey_the_switch() -> None:
+    """Let the bar that shows while unpacking obey transformers' own switch, as the others do."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from transformers import modeling_gguf_pytorch_utils
+        from transformers.utils import logging
+
+        modeling_gguf_pytorch_utils.tqdm = logging.tqdm
 
 
 def unreadable(path: Path, error: Exception) -> ModelUnavailable:

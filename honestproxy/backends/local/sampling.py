@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+_LIKELY: Final = 1024
+"""Tokens among which a nucleus is sought first: sorting a whole vocabulary takes longer than
+the model does for its next token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,10 @@ class Picker:
 
 def _nucleus(chances: Tensor, top_p: float) -> Tensor:
     """Only the likeliest tokens that hold `top_p` together."""
-    ordered, tokens = chances.sort(descending=True, stable=True)
-    beyond = ordered.cumsum(-1) - ordered >= top_p
-    return chances.index_fill(0, tokens[beyond], 0.0)
+    import torch
+
+    ordered, tokens = chances.topk(min(_LIKELY, len(chances)))
+    if float(ordered.sum()) < top_p:  # rare: a flat distribution, or a top_p of nearly one
+        ordered, tokens = chances.sort(descending=True, stable=True)
+    kept = tokens[ordered.cumsum(-1) - ordered < top_p]
+    return torch.zeros_like(chances).index_copy(0, kept, chances[kept])

@@ -112,8 +112,8 @@ def load(
             tokenizer, model = _load(place, spec, chosen)
     except Exception as error:  # noqa: BLE001 -- a broken model fails in a hundred ways
         raise _explained(spec, place, error) from None
-    _check(spec, tokenizer, model)
-    return _ready(spec, tokenizer, model.to(device).eval())
+    defaults = EMBEDDED_DEFAULTS if spec.kind == "embedded" else None
+    return ready(model.to(device).eval(), tokenizer, spec.name, defaults)
 
 
 def _place(spec: Spec, cache: Path, progress: Progress) -> str:
@@ -161,24 +161,25 @@ def _explained(spec: Spec, place: str, error: Exception) -> ModelUnavailable:
     )
 
 
-def _check(spec: Spec, tokenizer: Any, model: Any) -> None:
-    if not tokenizer.chat_template:
-        said = f"{spec.name} has no chat template: it is a base model; use its instruct version"
-        raise ModelUnavailable(said)
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    if getattr(model, "_is_stateful", False) or not kinds <= _PLAIN_ATTENTION:
-        said = f"{spec.name} has layers without a key-value cache, which can't be batched here"
-        raise ModelUnavailable(f"{said}; serve it by another program and pass its URL")
-
-
-def _ready(spec: Spec, tokenizer: Any, model: Any) -> Loaded:
+def ready(model: Any, tokenizer: Any, name: str, defaults: Sampling | None = None) -> Loaded:
+    """What must be known of a loaded model. Raises ModelUnavailable where it can't chat here."""
+    _check(model, tokenizer, name)
     config, generation = model.config.get_text_config(), model.generation_config
     marks = (generation.eos_token_id, config.eos_token_id, tokenizer.eos_token_id)
     lists = (mark if isinstance(mark, list) else [mark] for mark in marks)
     ends = frozenset(mark for marks in lists for mark in marks if mark is not None)
     context = getattr(config, "max_position_embeddings", None) or 2048
-    defaults = EMBEDDED_DEFAULTS if spec.kind == "embedded" else _defaults(generation)
-    return Loaded(model, tokenizer, context, ends, defaults)
+    return Loaded(model, tokenizer, context, ends, defaults or _defaults(generation))
+
+
+def _check(model: Any, tokenizer: Any, name: str) -> None:
+    if not tokenizer.chat_template:
+        said = f"{name} has no chat template: it is a base model; use its instruct version"
+        raise ModelUnavailable(said)
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if getattr(model, "_is_stateful", False) or not kinds <= _PLAIN_ATTENTION:
+        said = f"{name} has layers without a key-value cache, which can't be batched here"
+        raise ModelUnavailable(f"{said}; serve it by another program and pass its URL")
 
 
 def _defaults(generation: Any) -> Sampling:
