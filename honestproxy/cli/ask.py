@@ -11,20 +11,13 @@ from rich.text import Text
 
 from honestproxy.cli import question
 from honestproxy.cli.options import Json, with_settings
-from honestproxy.cli.output import (
-    doubt_lines,
-    facts,
-    noted,
-    print_json,
-    safe,
-    stderr,
-    write_live,
-)
+from honestproxy.cli.output import noted, print_json, safe, stderr, write_live
+from honestproxy.cli.question import Answered
 from honestproxy.errors import InvalidRequest
 from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
-    from honestproxy.trace import Honesty, Step
+    from honestproxy.trace import Step
 from honestproxy.types import Message
 
 Words = Annotated[list[str], typer.Argument(metavar="QUESTION", help="`-` reads it from stdin.")]
@@ -42,13 +35,12 @@ def ask(
 ) -> None:
     """Ask one question; the answer goes to stdout, what was done to stderr."""
     messages = _messages(words, system)
-    answer, honesty = asyncio.run(_answer(settings, messages, live=not as_json))
+    answered = asyncio.run(_answer(settings, messages, live=not as_json))
     if as_json:
-        body = honesty.body() | ({"steps": _steps(honesty)} if trace else {})
-        print_json({"answer": answer, "honesty": body, "usage": honesty.trace.usage})
+        print_json(answered.body() | ({"trace": _steps(answered)} if trace else {}))
         return
     sys.stdout.write("\n")
-    _tell(honesty, trace=trace)
+    _tell(answered, trace=trace)
 
 
 def _messages(words: list[str], system: str | None) -> list[Message]:
@@ -59,9 +51,7 @@ def _messages(words: list[str], system: str | None) -> list[Message]:
     return [{"role": "system", "content": system}, asked] if system else [asked]
 
 
-async def _answer(
-    settings: Settings, messages: list[Message], *, live: bool
-) -> tuple[str, Honesty]:
+async def _answer(settings: Settings, messages: list[Message], *, live: bool) -> Answered:
     async with question.opened(settings) as pipeline:
         model = await question.pick_model(pipeline, settings)
         with noted("thinking …") as note:
@@ -74,12 +64,12 @@ async def _answer(
             return await question.ask(pipeline, model, messages, live=show if live else None)
 
 
-def _tell(honesty: Honesty, *, trace: bool) -> None:
+def _tell(answered: Answered, *, trace: bool) -> None:
     console = stderr()
-    console.print(Text(facts(honesty), "dim"))
-    for line in doubt_lines(honesty):
+    console.print(Text(answered.facts(), "dim"))
+    for line in answered.doubts():
         console.print(Text(f"  {line}", "dim"))
-    for step in honesty.trace.steps if trace else ():
+    for step in answered.honesty.trace.steps if trace else ():
         console.print(Text(f"\n{_step_line(step)}", "bold"))
         console.print(Text(safe(_step_text(step))))
 
@@ -94,5 +84,6 @@ def _step_text(step: Step) -> str:
     return step.response.text if step.response else ""
 
 
-def _steps(honesty: Honesty) -> list[dict[str, object]]:
-    return [step.summary() | {"text": _step_text(step)} for step in honesty.trace.steps]
+def _steps(answered: Answered) -> list[dict[str, object]]:
+    steps = answered.honesty.trace.steps
+    return [step.summary() | {"text": _step_text(step)} for step in steps]

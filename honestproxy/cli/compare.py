@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -17,12 +17,10 @@ from rich.text import Text
 
 from honestproxy.cli import question
 from honestproxy.cli.options import Json, with_settings
-from honestproxy.cli.output import doubt_lines, facts, noted, print_json, safe, stdout
+from honestproxy.cli.output import noted, print_json, safe, stdout
+from honestproxy.cli.question import Answered
 from honestproxy.errors import InvalidRequest
 from honestproxy.settings import Settings
-
-if TYPE_CHECKING:
-    from honestproxy.trace import Honesty
 
 QUESTIONS = (
     "What is the price of gold right now?",
@@ -39,19 +37,6 @@ Words = Annotated[
     typer.Argument(metavar="QUESTION", help="Each one in quotes; a few of ours where none."),
 ]
 File = Annotated[Path | None, typer.Option("--file", help="Questions, one per line.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One answer and what was done to it."""
-
-    text: str
-    honesty: Honesty
-
-    def body(self) -> dict[str, Any]:
-        """For `--json`."""
-        trace = self.honesty.trace
-        return {"answer": self.text, "honesty": self.honesty.body(), "usage": trace.usage}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +94,7 @@ async def _compared(settings: Settings, questions: list[str]) -> AsyncGenerator[
             for name, strategy in (("raw", "raw"), ("wrapped", None)):
                 with noted(f"question {number} of {len(questions)}: {name} …"):
                     asked = question.ask(pipeline, model, messages, strategy=strategy)
-                    both.append(Answered(*await asked))
+                    both.append(await asked)
             yield Compared(text, *both)
 
 
@@ -127,6 +112,6 @@ def shown(compared: Compared, width: int) -> RenderableType:
 
 
 def _side(name: str, answered: Answered) -> Panel:
-    notes = [*doubt_lines(answered.honesty), facts(answered.honesty)]
+    notes = [*answered.doubts(), answered.facts()]
     body = [Text(safe(answered.text).strip()), Text(), *(Text(line, "dim") for line in notes)]
     return Panel(Group(*body), title=Text(name), title_align="left", border_style="dim")

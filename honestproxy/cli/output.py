@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from honestproxy.errors import HonestProxyError
-    from honestproxy.trace import Honesty
 
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 _HARMLESS = "\n\t"
@@ -66,26 +65,6 @@ def write_live(text: str) -> None:
     """A piece of an answer, as it comes; a pipe gets it unchanged."""
     sys.stdout.write(safe(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
-
-
-def facts(honesty: Honesty) -> str:
-    """One line of what was done: outcome, doubts, calls, tokens, seconds."""
-    trace, doubts = honesty.trace, honesty.doubts
-    parts = [
-        trace.strategy,
-        (honesty.outcome or "unknown").replace("_", " "),
-        count(len(doubts.items), "doubt") if doubts else "",
-        count(len(trace.steps), "call"),
-        count(tokens, "token") if (tokens := trace.usage.get("total_tokens")) else "",
-        f"{trace.seconds:.1f} s",
-    ]
-    return " · ".join(filter(None, parts))
-
-
-def doubt_lines(honesty: Honesty) -> Iterable[str]:
-    """Each doubt on a line: its kind and statement."""
-    for doubt in honesty.doubts.items if honesty.doubts else ():
-        yield safe(f"{doubt.kind.replace('_', ' ')}: {doubt.statement}")
 
 
 def count(number: int, noun: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from honestproxy.cli.output import noted
+from honestproxy.cli.output import count, noted, safe
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.settings import nearest
 from honestproxy.trace import Honesty
@@ -16,6 +17,39 @@ if TYPE_CHECKING:
     from honestproxy.pipeline import Pipeline
     from honestproxy.settings import Settings
     from honestproxy.types import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer, what was done to it, and how long it took in all."""
+
+    text: str
+    honesty: Honesty
+    seconds: float
+
+    def body(self) -> dict[str, Any]:
+        """For `--json`."""
+        honesty = self.honesty.body() | {"seconds": round(self.seconds, 4)}
+        return {"answer": self.text, "honesty": honesty, "usage": self.honesty.trace.usage}
+
+    def facts(self) -> str:
+        """One line: strategy, outcome, doubts, calls, tokens, seconds."""
+        trace, doubts = self.honesty.trace, self.honesty.doubts
+        tokens = trace.usage.get("total_tokens")
+        parts = [
+            trace.strategy,
+            (self.honesty.outcome or "unknown").replace("_", " "),
+            count(len(doubts.items), "doubt") if doubts else "",
+            count(len(trace.steps), "call"),
+            count(tokens, "token") if tokens else "",
+            f"{self.seconds:.1f} s",
+        ]
+        return " · ".join(filter(None, parts))
+
+    def doubts(self) -> Iterator[str]:
+        """Each doubt on a line: its kind and statement."""
+        for doubt in self.honesty.doubts.items if self.honesty.doubts else ():
+            yield safe(f"{doubt.kind.replace('_', ' ')}: {doubt.statement}")
 
 
 def default_strategy(settings: Settings, backend: Backend) -> str:
@@ -82,9 +116,10 @@ async def ask(
     *,
     strategy: str | None = None,
     live: Callable[[str], object] | None = None,
-) -> tuple[str, Honesty]:
-    """The answer and what was done to it; `live` gets each piece as it comes."""
-    body = {"model": model, "messages": messages, "stream": True}
+) -> Answered:
+    """Ask, streaming; `live` gets each piece of the answer as it comes."""
+    body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
+    body["stream_options"] = {"include_usage": True}
     run = pipeline.run(ChatRequest(body, options=Options(strategy=strategy)))
     pieces = []
     try:
@@ -95,4 +130,4 @@ async def ask(
                     live(chunk.text)
     finally:
         await run.aclose()
-    return "".join(pieces), run.honesty
+    return Answered("".join(pieces), run.honesty, run.honesty.trace.seconds)
