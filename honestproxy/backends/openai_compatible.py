@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -213,12 +213,10 @@ def _cause(error: Exception) -> str:
     return os.strerror(number).lower() if number else str(getattr(below, "strerror", 0) or below)
 
 
-def _redact(error: UpstreamError, secrets: Iterable[str]) -> None:
+def _redact(error: UpstreamError, secrets: list[str]) -> None:
     """Upstreams like to repeat a key that they don't accept."""
-    for secret in secrets:
-        if len(secret) >= 8:  # a shorter one is a placeholder, and part of other words
-            error.message = error.message.replace(secret, "[redacted]")
-            error.args = (error.message,)
-            raw = write(error.upstream).decode() if error.upstream else ""
-            if secret in raw:
-                error.upstream = read(raw.replace(secret, "[redacted]").encode())
+    error.message = wire.redacted(error.message, secrets)
+    error.args = (error.message,)
+    if error.upstream is not None:
+        raw = wire.redacted(write(error.upstream).decode(), secrets)
+        error.upstream = read(raw.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeGuard
 
@@ -151,6 +151,14 @@ class ChunkReader:
         self._finished = self._finished or _FINISH.search(data) is not None
         carried, self._carried = self._carried, b""
         return Chunk(data, event=carried + event)
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets; one shorter than 8 is a placeholder, and part of words."""
+    for secret in secrets:
+        if len(secret) >= 8:
+            text = text.replace(secret, "[redacted]")
+    return text
 
 
 def snippet(body: bytes) -> str:
