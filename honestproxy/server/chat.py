@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -78,9 +78,7 @@ class TurnResponse(Response):
         except HonestProxyError as error:
             await self._refuse(send, error)
             return
-        headers = {"content-type": "application/json", **response.headers}
-        await self._head(send, 200, headers)
-        await send({"type": "http.response.body", "body": response.raw})
+        await self._json(send, 200, response.raw, response.headers)
 
     async def _stream(self, send: Send) -> None:
         chunks = self._run.stream()
@@ -146,9 +144,12 @@ class TurnResponse(Response):
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _refuse(self, send: Send, error: HonestProxyError) -> None:
-        headers = {"content-type": "application/json", **error.headers}
-        await self._head(send, error.status, headers)
-        await send({"type": "http.response.body", "body": reply.error(error)})
+        await self._json(send, error.status, reply.error(error), error.headers)
+
+    async def _json(self, send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        length = {"content-type": "application/json", "content-length": str(len(body))}
+        await self._head(send, status, {**headers, **length})
+        await send({"type": "http.response.body", "body": body})
 
     async def _head(self, send: Send, status: int, headers: dict[str, str]) -> None:
         told = {**headers, **reply.headers(self._run.honesty)}

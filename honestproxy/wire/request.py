@@ -72,6 +72,7 @@ def split_suffix(model: str, strategies: Collection[str]) -> tuple[str, str | No
 def _parsed(body: bytes) -> ChatRequest:
     request = ChatRequest(body)
     try:
+        body.decode("utf-8")  # what goes unread would slip through otherwise
         _ = request.fields
     except RecursionError:
         raise InvalidRequest("the request body is nested too deeply") from None

@@ -1,0 +1,195 @@
+"""Streams as clients see them: through the real OpenAI SDK, and byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, Proxy, ask, proxy, script
+from tests.upstreams import Reply, chunk, event, events
+
+BROKEN = Reply([event(chunk("The mer"))], content_type="text/event-stream", then="drop")
+
+
+async def lines(on: Proxy, body: dict[str, Any]) -> AsyncIterator[bytes]:
+    async with on.session.post(f"{on.url}/chat/completions", json=body) as got:
+        assert got.headers["content-type"].startswith("text/event-stream")
+        async for line in got.content:
+            yield line.strip()
+
+
+async def chunks(on: Proxy, body: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [line async for line in lines(on, body) if line.startswith(b"data: ")]
+    assert found[-1] == b"data: [DONE]"
+    return [json.loads(line[6:]) for line in found[:-1]]
+
+
+def texts(found: list[dict[str, Any]]) -> str:
+    deltas = [choice["delta"] for piece in found for choice in piece["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+@pytest.mark.parametrize("strategy", ["raw", "curiosity", "gated", "single", "critique"])
+async def test_one_role_one_end_one_usage_one_done(strategy: str) -> None:
+    said = {"confusion": DOUBT, "critique": "A fault.", "edit": ["Edit", "ed."]}
+    single = ["<lim", f"its>{NO_DOUBT}</lim", "its>\n", "Sin", "gle."]
+    replies = script(**said, merge=["The mer", "ged."], single=single)
+    async with proxy(replies, strategy=strategy) as on:
+        found = await chunks(on, ask(stream=True, stream_options={"include_usage": True}))
+    choices = [choice for piece in found for choice in piece["choices"]]
+    assert [c["delta"]["role"] for c in choices if "role" in c["delta"]] == ["assistant"]
+    assert [c["finish_reason"] for c in choices if c["finish_reason"]] == ["stop"]
+    assert [bool(piece.get("usage")) for piece in found].count(True) == 1
+    assert (
+        found[-1]["usage"]["total_tokens"]
+        == 7 * {"raw": 1, "curiosity": 3, "gated": 3, "single": 1, "critique": 5}[strategy]
+    )
+    expected = {"raw": DRAFT, "single": "Single.", "critique": "Edited."}
+    assert texts(found) == expected.get(strategy, "The merged.")
+
+
+async def test_no_usage_chunk_where_none_was_asked_for() -> None:
+    async with proxy(script()) as on:
+        found = await chunks(on, ask(stream=True))
+        assert on.bodies()["draft"]["stream_options"] == {"include_usage": True}
+    assert all(piece["choices"] for piece in found)
+    assert not any(piece.get("usage") for piece in found)
+
+
+@pytest.mark.parametrize(("confusion", "outcome"), [(NO_DOUBT, "draft_kept"), (DOUBT, "rewritten")])
+async def test_honesty_rides_on_the_finishing_chunk(confusion: str, outcome: str) -> None:
+    async with proxy(script(confusion=confusion)) as on:
+        stream = await on.client.chat.completions.create(**ask(), stream=True)
+        found = [piece async for piece in stream]
+    labelled = [piece for piece in found if "honesty" in (piece.model_extra or {})]
+    assert [bool(piece.choices[0].finish_reason) for piece in labelled] == [True]
+    honesty = labelled[0].model_extra["honesty"]
+    assert honesty["outcome"] == outcome
+    assert labelled[0].choices[0].model_extra["honesty"] == honesty
+    assert all(step["usage"]["total_tokens"] == 7 for step in honesty["steps"])
+
+
+async def test_raw_streams_byte_for_byte() -> None:
+    sent = [b": hello\n\n", event(chunk("a")), event(chunk("b", "stop"))]
+    async with proxy(lambda _: events(*sent), strategy="raw") as on:
+        url = f"{on.url}/chat/completions"
+        async with on.session.post(url, json=ask(stream=True)) as got:
+            assert await got.read() == b"".join(sent) + b"data: [DONE]\n\n"
+        assert on.upstream.seen[0].json() == ask(stream=True)
+
+
+async def test_a_merge_that_fails_before_its_text_gives_the_draft() -> None:
+    role = {**chunk(), "choices": [{"index": 0, "delta": {"role": "assistant"}}]}
+    broken = Reply([event(role)], content_type="text/event-stream", then="drop")
+    async with proxy(script(confusion=DOUBT, merge=broken)) as on:
+        found = await chunks(on, ask(stream=True))
+    assert texts(found) == DRAFT
+    roles = [piece["choices"][0]["delta"].get("role") for piece in found]
+    assert roles.count("assistant") == 1
+    assert found[-1]["honesty"]["outcome"] == "draft_fallback"
+
+
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_an_answer_that_breaks_off_raises_in_the_sdk(strategy: str) -> None:
+    replies = script(confusion=DOUBT, merge=BROKEN, draft=DRAFT if strategy == "gated" else BROKEN)
+    async with proxy(replies, strategy=strategy) as on:
+        stream = await on.client.chat.completions.create(**ask(), stream=True)
+        seen = ""
+        with pytest.raises(openai.APIError, match="broke off"):
+            async for piece in stream:
+                seen += piece.choices[0].delta.content or ""
+    assert seen == "The mer"
+
+
+async def test_a_draft_that_breaks_off_while_the_gate_is_shut_is_an_error_not_an_answer() -> None:
+    async with proxy(script(draft=BROKEN, confusion=events(0.3, event(chunk(NO_DOUBT))))) as on:
+        with pytest.raises(openai.APIError, match="broke off"):
+            stream = await on.client.chat.completions.create(**ask(), stream=True)
+            async for _ in stream:
+                pass
+
+
+async def test_pings_flow_while_early_steps_run() -> None:
+    async with proxy(
+        script(confusion=events(0.5, event(chunk(NO_DOUBT, "stop")))), ping_interval=0.1
+    ) as on:
+        found = [line async for line in lines(on, ask(stream=True))]
+    pings = [line for line in found if line == b": ping"]
+    assert len(pings) >= 2
+    assert found.index(b": ping") < next(i for i, line in enumerate(found) if b"data:" in line)
+
+
+async def test_the_head_goes_out_before_a_draft_that_takes_its_time() -> None:
+    slow = Reply([0.5, event(chunk("x", "stop"))], content_type="text/event-stream")
+
+    async def head(on: Proxy) -> int:
+        async with on.session.post(f"{on.url}/chat/completions", json=ask(stream=True)) as got:
+            return len(await got.content.readline())
+
+    async with proxy(script(draft=slow), stream_head_wait=0.05, ping_interval=0.1) as on:
+        assert await head(on) == len(b": ping\n")
+
+
+async def test_a_kept_draft_is_released_as_soon_as_the_gate_is_settled() -> None:
+    """An empty list of doubts is enough: the rest of the confusion is still to come."""
+    settled = Reply(
+        [event(chunk('{"doubts": [], '))], content_type="text/event-stream", then="hold"
+    )
+    async with proxy(script(draft=["First ", "last."], confusion=settled)) as on:
+        stream = await on.client.chat.completions.create(**ask(), stream=True)
+        said = [piece.choices[0].delta.content async for piece in stream if piece.choices]
+        await asyncio.wait_for(on.upstream.gone.wait(), 5)
+    assert [text for text in said if text] == ["First ", "last."]
+
+
+async def test_tool_calls_are_released_at_their_first_delta_and_the_confusion_cancelled() -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "get_quote", "arguments": ""}}
+    first, last = chunk(), chunk(None, "tool_calls")
+    first["choices"][0]["delta"] = {"role": "assistant", "content": None, "tool_calls": [call]}
+    held = Reply([event(chunk("{"))], content_type="text/event-stream", then="hold")
+    async with proxy(script(draft=events(event(first), event(last)), confusion=held)) as on:
+        tools = [{"type": "function", "function": {"name": "get_quote"}}]
+        found = await chunks(on, ask(stream=True, tools=tools))
+        await asyncio.wait_for(on.upstream.gone.wait(), 5)
+    assert found[0]["choices"][0]["delta"]["tool_calls"] == [call]
+    assert found[-1]["honesty"]["reason"] == "tool calls"
+
+
+@pytest.mark.parametrize("held", ["draft", "confusion", "merge"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_leaves_ends_every_upstream_call(held: str, streamed: bool) -> None:
+    holding = Reply([event(chunk("x"))], content_type="text/event-stream", then="hold")
+    replies = {"confusion": DOUBT, held: holding}
+    async with proxy(script(**replies)) as on:
+        asking = asyncio.create_task(_read(on, ask(stream=streamed)))
+        await asyncio.wait_for(on.upstream.holding.wait(), 5)
+        asking.cancel()
+        await asyncio.wait_for(on.upstream.gone.wait(), 5)
+
+
+async def _read(on: Proxy, body: dict[str, Any]) -> None:
+    async with on.session.post(f"{on.url}/chat/completions", json=body) as got:
+        await got.read()
+
+
+async def test_reasoning_streams_live_and_an_empty_answer_after_it_falls_back() -> None:
+    thought = chunk()
+    thought["choices"][0]["delta"] = {"role": "assistant", "reasoning_content": "Hm."}
+    merge = events(event(thought), event(chunk(None, "length")))
+    async with proxy(script(confusion=DOUBT, merge=merge)) as on:
+        found = await chunks(on, ask(stream=True))
+    assert found[0]["choices"][0]["delta"]["reasoning_content"] == "Hm."
+    assert texts(found) == DRAFT
+    roles = [c["delta"].get("role") for piece in found for c in piece["choices"]]
+    assert roles.count("assistant") == 1
+
+
+async def test_merged_text_and_kept_text_are_never_spliced() -> None:
+    async with proxy(script(confusion=DOUBT)) as on:
+        found = await chunks(on, ask(stream=True))
+    assert texts(found) == MERGED
