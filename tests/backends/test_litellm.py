@@ -339,3 +339,20 @@ async def test_what_is_no_completion_is_not_passed_off_as_one(serving, body):
         error = await failure(remote.complete(ask()))
     assert isinstance(error, UpstreamBroken | UpstreamError)
     assert error.status >= 500
+
+
+# A real server
+
+
+@pytest.mark.upstream
+async def test_llama_cpp_answers_whole_and_streamed(llama_server, point_at):
+    point_at(llama_server)
+    asked = [{"role": "user", "content": "What is the capital of France?"}]
+    more = {"max_tokens": 16, "temperature": 0, "seed": 1, "messages": asked, "ignore_eos": False}
+    remote = LiteLLM("openai/smollm2", Settings())
+    whole = await remote.complete(ask(**more))
+    chunks = await gathered(remote.stream(ask(**more, stream_options={"include_usage": True})))
+    await remote.aclose()
+    assert whole.text
+    assert "".join(c.text for c in chunks) == whole.text
+    assert chunks[-1].usage["completion_tokens"] == whole.usage["completion_tokens"]

@@ -518,3 +518,55 @@ async def test_talk_of_errors_in_an_answer_is_no_error():
     async with serving(events(*pieces, event(chunk(None, "stop")))) as (_, remote):
         chunks = await gathered(remote.stream(ASK))
     assert [c.text for c in chunks] == ["", *texts, ""]
+
+
+# A real server
+
+
+@pytest.mark.upstream
+async def test_llama_cpp_answers_whole(llama_server):
+    async with backend(llama_server) as remote:
+        response = await remote.complete(real_request())
+        models = await remote.models()
+    assert response.text
+    assert response.usage["completion_tokens"] > 0
+    assert response.finish_reason in ("stop", "length")
+    assert [model["id"] for model in models] == ["smollm2"]
+
+
+@pytest.mark.upstream
+async def test_llama_cpp_streams_the_same_answer(llama_server):
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    async with backend(llama_server) as remote:
+        whole = await remote.complete(real_request())
+        chunks = await gathered(remote.stream(real_request(**options)))
+    assert "".join(c.text for c in chunks) == whole.text
+    assert chunks[-1].usage["completion_tokens"] == whole.usage["completion_tokens"]
+    assert sum(c.finished for c in chunks) == 1
+    assert all(c.event.startswith(b"data: {") for c in chunks[1:])
+
+
+@pytest.mark.upstream
+async def test_llama_cpp_says_why_it_refuses(llama_server):
+    async with backend(llama_server) as remote:
+        error = await failure(remote.complete(ChatRequest({"messages": 1})))
+    assert 400 <= error.status <= 500
+    assert error.upstream["error"]["message"]
+
+
+@pytest.mark.upstream
+async def test_llama_cpp_is_left_in_mid_answer_and_goes_on_serving(llama_server):
+    long = real_request(stream=True, max_tokens=2000, ignore_eos=True)
+    async with backend(llama_server) as remote:
+        for _ in range(3):  # more than it has slots
+            stream = remote.stream(long)
+            await anext(stream)
+            assert (await anext(stream)).choices
+            await stream.aclose()
+        assert (await remote.complete(real_request())).text
+
+
+def real_request(**more):
+    asked = [{"role": "user", "content": "What is the capital of France?"}]
+    fields = {"model": "smollm2", "messages": asked, "max_tokens": 16, "temperature": 0, "seed": 1}
+    return ChatRequest({**fields, **more})
