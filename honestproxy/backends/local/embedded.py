@@ -132,7 +132,7 @@ def _wheel(home: Path, progress: Progress, source: Source) -> Path:
     tries = Retrying(
         retry=retry_if_exception_type(_Damaged),
         stop=stop_after_attempt(3),
-        wait=wait_exponential(max=5),
+        wait=wait_exponential(multiplier=0.5, max=5),
         reraise=True,
     )
     try:

