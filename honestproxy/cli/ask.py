@@ -18,7 +18,7 @@ from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
     from honestproxy.trace import Step
-from honestproxy.types import Message
+    from honestproxy.types import Message
 
 Words = Annotated[list[str], typer.Argument(metavar="QUESTION", help="`-` reads it from stdin.")]
 System = Annotated[str | None, typer.Option("--system", help="A system message.")]

@@ -18,7 +18,7 @@ from honestproxy.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from honestproxy.types import Backend
 
@@ -123,7 +123,7 @@ async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) 
     await _until_stopped(app, listener, announce)
 
 
-async def _until_stopped(app: FastAPI, listener: socket.socket, announce: Any) -> None:
+async def _until_stopped(app: ASGIApp, listener: socket.socket, announce: Any) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
