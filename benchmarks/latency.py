@@ -134,9 +134,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, strategy: str, *, strea
     return started, first, last
 
 
-async def _repeat(
-    measure: Callable[[], Awaitable[float]], times: int
-) -> tuple[float, float]:
+async def _repeat(measure: Callable[[], Awaitable[float]], times: int) -> tuple[float, float]:
     await measure()
     found = [await measure() * 1000 for _ in range(times)]
     return statistics.median(found), max(found)

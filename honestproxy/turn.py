@@ -207,7 +207,8 @@ class Turn:
         prompt: Prompt | None = None,
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> Call:
-        step = Step(name, request if self.verbatim else self._shaped(request, name))
+        shaped = request if self.verbatim else self._shaped(request, name)
+        step = Step(name, shaped.without_options())
         if prompt:
             step.prompt, step.digest = prompt.name, prompt.digest
         self.trace.steps.append(step)

@@ -219,8 +219,19 @@ class ChatRequest(Document):
 
     def with_headers(self, headers: Mapping[str, str]) -> ChatRequest:
         """The same request with other headers."""
+        copy = self._copy()
+        copy.headers = headers
+        return copy
+
+    def without_options(self) -> ChatRequest:
+        """The same request, asking nothing of us: what goes upstream."""
+        copy = self._copy()
+        copy.options = Options()
+        return copy
+
+    def _copy(self) -> ChatRequest:
         copy = self.replace()
-        copy._bytes, copy._read, copy.headers = self._bytes, self._read, headers
+        copy._bytes, copy._read = self._bytes, self._read
         return copy
 
 

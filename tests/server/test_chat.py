@@ -124,8 +124,8 @@ async def test_a_useless_confusion_is_a_failed_step_not_an_absence_of_doubt(usel
 
 async def test_failure_is_an_error_where_that_is_wanted() -> None:
     async with proxy(script(confusion=DOWN)) as on:
+        wish = {"honesty": {"on_failure": "error"}}
         with pytest.raises(openai.InternalServerError) as caught:
-            wish = {"honesty": {"on_failure": "error"}}
             await on.client.chat.completions.create(**ask(), extra_body=wish)
     assert caught.value.status_code == 503
 

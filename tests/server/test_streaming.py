@@ -98,20 +98,23 @@ async def test_a_merge_that_fails_before_its_text_gives_the_draft() -> None:
 async def test_an_answer_that_breaks_off_raises_in_the_sdk(strategy: str) -> None:
     replies = script(confusion=DOUBT, merge=BROKEN, draft=DRAFT if strategy == "gated" else BROKEN)
     async with proxy(replies, strategy=strategy) as on:
-        stream = await on.client.chat.completions.create(**ask(), stream=True)
-        seen = ""
+        seen: list[str] = []
         with pytest.raises(openai.APIError, match="broke off"):
-            async for piece in stream:
-                seen += piece.choices[0].delta.content or ""
-    assert seen == "The mer"
+            await _drained(on, seen)
+    assert "".join(seen) == "The mer"
 
 
 async def test_a_draft_that_breaks_off_while_the_gate_is_shut_is_an_error_not_an_answer() -> None:
     async with proxy(script(draft=BROKEN, confusion=events(0.3, event(chunk(NO_DOUBT))))) as on:
         with pytest.raises(openai.APIError, match="broke off"):
-            stream = await on.client.chat.completions.create(**ask(), stream=True)
-            async for _ in stream:
-                pass
+            await _drained(on)
+
+
+async def _drained(on: Proxy, seen: list[str] | None = None) -> None:
+    stream = await on.client.chat.completions.create(**ask(), stream=True)
+    async for piece in stream:
+        if seen is not None:
+            seen.append(piece.choices[0].delta.content or "")
 
 
 async def test_pings_flow_while_early_steps_run() -> None:

@@ -1,0 +1,68 @@
+"""Every prompt file is used, every placeholder filled, every row of the table true."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from honestproxy.backends.scripted import Scripted
+from honestproxy.pipeline import Pipeline
+from honestproxy.settings import Settings
+from honestproxy.strategies import STRATEGIES
+from honestproxy.templates import Prompts, shipped
+from honestproxy.types import ChatRequest, Options
+from tests.proxy import DOUBT, step_of
+
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
+
+
+def reply(request: ChatRequest) -> str:
+    said = {"confusion": DOUBT, "single": f"<limits>{DOUBT}</limits>No."}
+    return said.get(step_of(request.dict()), "Text.")
+
+
+async def used_prompts(strategy: str, prompt_set: str) -> dict[str, str]:
+    pipeline = Pipeline(Scripted(reply), Settings(prompt_set=prompt_set))
+    messages = [{"role": "user", "content": "Price?"}]
+    request = ChatRequest({"model": "m", "messages": messages}, options=Options(strategy=strategy))
+    run = pipeline.run(request)
+    await run.complete()
+    return {s.prompt: strategy for s in run.honesty.trace.steps if s.prompt}
+
+
+async def test_every_prompt_file_is_used_and_no_other() -> None:
+    used: set[str] = set()
+    for prompt_set in ("conversation", "paper"):
+        for strategy in STRATEGIES:
+            used |= (await used_prompts(strategy, prompt_set)).keys()
+    assert used == set(Prompts())
+
+
+def table() -> dict[str, tuple[str, ...]]:
+    rows = ROW.findall((shipped() / "README.md").read_text("utf-8"))
+    return {name: tuple(cells) for name, *cells in rows}
+
+
+def test_the_table_lists_every_file_with_its_placeholders() -> None:
+    rows, prompts = table(), Prompts()
+    assert set(rows) == {f"{name}.md" for name in prompts}
+    for name in prompts:
+        listed = set(re.findall(r"\$(\w+)", rows[f"{name}.md"][0]))
+        assert listed == prompts[name].placeholders, name
+
+
+async def test_the_table_says_who_uses_each_file() -> None:
+    rows = table()
+    for prompt_set in ("conversation", "paper"):
+        for strategy in STRATEGIES:
+            for name in await used_prompts(strategy, prompt_set):
+                assert f"`{strategy}`" in rows[f"{name}.md"][1], name
+
+
+@pytest.mark.parametrize("name", list(Prompts()))
+def test_prompts_never_show_in_answers_and_hold_no_markup_of_ours_unclosed(name: str) -> None:
+    text = Prompts()[name].text
+    if name.endswith(("merge", "edit", "answer")):
+        assert re.search(r"[Nn]ever (mention|speak)|nothing that refers|[Aa]dd no", text)
+    assert text.count("<limits>") == text.count("</limits>")
