@@ -30,7 +30,8 @@ def llama_server() -> Iterator[str]:
     params.n_ctx = 4096
     params.n_parallel = 2
     params.n_gpu_layers = 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        threads.n_threads, threads.poll = 2, 0  # waiting threads leave the cores to others
     params.fit_params = params.warmup = params.ui = False
     params.verbosity = 0
     server = xllamacpp.Server(params)

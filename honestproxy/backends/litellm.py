@@ -160,6 +160,8 @@ class LiteLLM:
             return self._model
         if not request.model:
             raise InvalidRequest("the request names no model", param="model")
+        if "://" in request.model:  # to some providers that is where to send the key
+            raise InvalidRequest("a model's name can't be a URL here", param="model")
         return f"{self._provider}/{request.model}"
 
     async def _loaded(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -34,6 +35,7 @@ _KEEP_ALIVE: Final = (
 _LINGER: Final = (
     0.02  # seconds that a body's end may come after [DONE], to use its connection again
 )
+_LARGE: Final = 1_000_000
 _LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
 
 
@@ -99,7 +101,7 @@ class OpenAICompatible:
         response: ClientResponse | None = None
         try:
             response = await self._client().request(
-                method, url, data=body, headers=sent, allow_redirects=False
+                method, url, data=_payload(body), headers=sent, allow_redirects=False
             )
             if not 200 <= response.status < 300:
                 raise wire.refusal(response.status, response.headers, await response.read())
@@ -179,6 +181,11 @@ def _checked_key(settings: Settings) -> str:
     if not (key.isascii() and key.isprintable()):
         raise SettingsError("upstream_key holds characters that no HTTP header can carry")
     return key
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    # A large body as bytes would be written in one go, and hold all other requests up.
+    return io.BytesIO(body) if body is not None and len(body) > _LARGE else body
 
 
 def _is_json(response: ClientResponse) -> bool:

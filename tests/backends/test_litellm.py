@@ -210,6 +210,13 @@ async def test_an_open_spec_needs_a_model_in_the_request():
     assert error.param == "model"
 
 
+async def test_a_request_cannot_name_a_server_as_its_model():
+    remote = LiteLLM("huggingface/*", Settings(upstream_key=KEY))
+    error = await failure(remote.complete(ask(model="http://127.0.0.1:9/v1")))
+    assert isinstance(error, InvalidRequest)
+    assert error.param == "model"
+
+
 @pytest.mark.parametrize("spec", ["*", "/", "*/*"])
 def test_a_spec_without_provider_is_refused(spec):
     with pytest.raises(SettingsError, match="<provider>"):

@@ -93,6 +93,15 @@ async def test_any_json_passes_byte_for_byte(fields, indent):
     assert (server.seen[0].body, response.raw) == (raw, body)
 
 
+async def test_a_large_request_passes_byte_for_byte():
+    raw = ChatRequest({"model": "m", "messages": [{"role": "user", "content": "é" * 2_000_000}]})
+    async with serving(answer(completion())) as (server, remote):
+        await remote.complete(raw)
+    assert server.seen[0].body == raw.raw
+    assert server.seen[0].headers["Content-Length"] == str(len(raw.raw))
+    assert "Content-Disposition" not in server.seen[0].headers
+
+
 async def test_useful_headers_come_back_and_others_do_not():
     headers = {
         "X-Request-Id": "r1",
