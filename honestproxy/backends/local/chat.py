@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +15,16 @@ from honestproxy.types import ChatRequest, Message
 def prompt(tokenizer: Any, request: ChatRequest, context: int) -> list[int]:
     """The tokens that the model is to continue.
 
-    A last message of the assistant is an answer begun, which the model goes on with. Raises
+    A last message of the assistant is an answer begun, which the model goes on with. What
+    looks like one of the model's control tokens inside a message stays text. Raises
     InvalidRequest where a message can't be read, the template refuses, or it is too long.
     """
-    text = render(tokenizer, request)
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    seam = secrets.token_hex(16)
+    text = _render(tokenizer, request, _Disarm(tokenizer, seam))
+    # Control tokens are cut in two, and the halves are read on their own.
+    ids: list[int] = []
+    for piece in text.split(seam):
+        ids += tokenizer.encode(piece, add_special_tokens=False, verbose=False)
     if len(ids) >= context:
         raise InvalidRequest(
             f"This model's maximum context length is {context} tokens. However, your messages "
@@ -28,10 +35,27 @@ def prompt(tokenizer: Any, request: ChatRequest, context: int) -> list[int]:
     return ids
 
 
-def render(tokenizer: Any, request: ChatRequest) -> str:
+class _Disarm:
+    """Puts a seam inside each control token that a text spells out."""
+
+    def __init__(self, tokenizer: Any, seam: str) -> None:
+        added = tokenizer.added_tokens_decoder.values()
+        spelled = [token.content for token in added if token.special and len(token.content) > 1]
+        self._seam = seam
+        self._control = re.compile("|".join(map(re.escape, spelled))) if spelled else None
+
+    def __call__(self, text: str) -> str:
+        if self._control is None:
+            return text
+        return self._control.sub(lambda found: found[0][0] + self._seam + found[0][1:], text)
+
+
+def _render(tokenizer: Any, request: ChatRequest, disarm: _Disarm) -> str:
     """The text that the model is to continue."""
     knows_developer = "developer" in str(tokenizer.chat_template)
     messages = [_plain(m, i, knows_developer) for i, m in enumerate(_conversation(request))]
+    for message in messages:
+        message["content"] = disarm(message["content"])
     begun = ""
     if messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls"):
         begun = messages.pop()["content"]

@@ -9,7 +9,15 @@ from types import SimpleNamespace
 import gguf
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from honestproxy.backends.local.embedded import Source
 
@@ -39,22 +47,39 @@ def tokenizer(template=TEMPLATE):
     return made
 
 
-def llama(seed=0, **config):
+SHAPE = {
+    "vocab_size": 261,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "initializer_range": 0.5,
+}
+
+
+def llama(**config):
     """Two layers with random weights; every run makes the same."""
-    torch.manual_seed(seed)
-    shape = {
-        "vocab_size": 261,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "bos_token_id": None,
-        "eos_token_id": 0,
-        "initializer_range": 0.5,
-    }
-    return LlamaForCausalLM(LlamaConfig(**{**shape, **config})).eval()
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**SHAPE, **config})).eval()
+
+
+def sliding():
+    """Every layer sees eight tokens back."""
+    torch.manual_seed(0)
+    return MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=8)).eval()
+
+
+def mixed():
+    """One layer sees eight tokens back, the other all."""
+    torch.manual_seed(0)
+    layers = ["sliding_attention", "full_attention"]
+    config = Gemma3TextConfig(**SHAPE, sliding_window=8, head_dim=8, layer_types=layers)
+    return Gemma3ForCausalLM(config).eval()
 
 
 class Echo:

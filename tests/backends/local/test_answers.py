@@ -1,21 +1,30 @@
 import asyncio
 
 import pytest
+import torch
 
 from honestproxy.backends import traits
-from honestproxy.backends.local import Local
+from honestproxy.backends.local import Local, batch
 from honestproxy.errors import BackendError, HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.types import ChatRequest
-from tests.backends.local.doubles import Echo, llama
+from tests.backends.local.doubles import Echo, llama, mixed, sliding
 
 
 async def texts(backend, request):
     return [chunk.text async for chunk in backend.stream(request) if chunk.text]
 
 
+def plainly(model, words, text, tokens):
+    """What `generate` makes of it."""
+    ids = words.encode(f"<user>{text}<bot>", add_special_tokens=False, return_tensors="pt")
+    mask = torch.ones_like(ids)
+    out = model.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False)
+    return words.decode(out[0, ids.shape[1] :], skip_special_tokens=True).rstrip("\ufffd")
+
+
 async def until(condition):
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 -- what it waits for happens in a thread
+        while not condition():
             await asyncio.sleep(0.005)
 
 
@@ -143,15 +152,22 @@ async def test_greedy_in_a_batch_equals_one_by_one(random_local, ask):
 
 
 async def test_greedy_equals_the_librarys_own(words, ask):
-    import torch
-
     model = llama()
     local = Local.of(model, words)
-    ids = words.encode("<user>compare me<bot>", add_special_tokens=False, return_tensors="pt")
-    plain = torch.ones_like(ids)
-    expected = model.generate(ids, attention_mask=plain, max_new_tokens=30, do_sample=False)
     response = await local.complete(ask("compare me", max_tokens=30))
-    assert response.text == words.decode(expected[0, ids.shape[1] :]).rstrip("\ufffd")
+    assert response.text == plainly(model, words, "compare me", 30)
+    await local.aclose()
+
+
+@pytest.mark.parametrize("family", [sliding, mixed])
+async def test_sliding_windows_in_a_batch_equal_the_librarys_own(words, ask, family, monkeypatch):
+    monkeypatch.setattr(batch, "CHUNK", 16)
+    model = family()
+    local = Local.of(model, words)
+    prompts = ["short", "a much longer question than that", "hm " * 20]
+    requests = [ask(text, max_tokens=24) for text in prompts]
+    answers = await asyncio.gather(*map(local.complete, requests))
+    assert [answer.text for answer in answers] == [plainly(model, words, p, 24) for p in prompts]
     await local.aclose()
 
 
@@ -330,6 +346,11 @@ async def test_parts_of_text_are_joined_and_an_image_is_refused(local):
     with pytest.raises(InvalidRequest, match="image_url") as error:
         await local.complete(parts(one, {"type": "image_url", "image_url": {"url": "data:"}}))
     assert error.value.code == "unsupported_content"
+
+
+@pytest.mark.parametrize("text", ["x<bot>y<user>z", "<end>", "a <system>b", "<<end>>", "<bot"])
+async def test_a_control_token_inside_a_message_stays_text(local, ask, text):
+    assert (await local.complete(ask(text))).text == text
 
 
 async def test_a_template_that_refuses_is_a_400_with_its_words(local):
