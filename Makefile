@@ -20,7 +20,7 @@ help:  ## list what can be made
 
 run: $(INSTALLED)  ## install what is needed, fetch the model, start the proxy on 127.0.0.1:8400
 	@$(if $(UPSTREAM),,$(BIN)/honestproxy models pull)
-	@$(BIN)/honestproxy serve --port $(PORT) $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
+	@trap : INT; $(BIN)/honestproxy serve --port $(PORT) $(if $(UPSTREAM),--upstream "$(UPSTREAM)") || [ $$? = 130 ]
 
 demo: $(INSTALLED)  ## answer a few questions raw and wrapped, side by side
 	@$(BIN)/honestproxy compare $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
@@ -47,12 +47,13 @@ clean:  ## remove the virtual environment and caches of tools; fetched models st
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "honestproxy needs Python 3.11 or later, and $(PYTHON) is" \
 	    "$$($(PYTHON) --version 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(PIP) install --quiet --upgrade "pip>=25.1"
+	@echo "installing into .venv: a minute or two, once"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --quiet --upgrade "pip>=25.1"
 	@touch $@
 
 .venv/.installed: pyproject.toml | .venv/.made
-	$(PIP) install --quiet --editable .
+	@$(PIP) install --quiet --editable .
 	@touch $@
 
 # Without a GPU nobody should wait for gigabytes of CUDA: PyTorch's own index has builds without.
@@ -65,9 +66,9 @@ clean:  ## remove the virtual environment and caches of tools; fetched models st
 	@touch $@
 
 .venv/.installed-local: pyproject.toml .venv/.torch | .venv/.made
-	$(PIP) install --quiet --editable ".[local]"
+	@$(PIP) install --quiet --editable ".[local]"
 	@touch $@ .venv/.installed
 
 .venv/.installed-dev: pyproject.toml .venv/.torch | .venv/.made
-	$(PIP) install --quiet --editable ".[local,litellm]" --group dev
+	@$(PIP) install --quiet --editable ".[local,litellm]" --group dev
 	@touch $@ .venv/.installed-local .venv/.installed
