@@ -54,6 +54,14 @@ def test_json_carries_answer_honesty_and_usage(cli):
     assert done.stderr == ""
 
 
+def test_json_with_trace_has_the_text_of_each_step(cli):
+    words = ("--strategy", "curiosity", "--trace", "--json", "What is the price of gold?")
+    steps = json.loads(cli("ask", *GOLD, *words).stdout)["trace"]
+    assert [step["name"] for step in steps] == ["draft", "confusion", "merge"]
+    assert steps[2]["text"] == "I can't see today's price."
+    assert steps[2]["prompt"] == "curiosity/merge"
+
+
 def test_the_model_is_the_first_one_listed_unless_set(cli):
     done = cli("ask", "--upstream", "played:lists_nothing", "--strategy", "raw", "hi")
     assert done.exit_code == 2
