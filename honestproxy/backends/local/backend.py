@@ -154,7 +154,7 @@ class Local:
 
         loaded = self._loader(told)
         engine = Engine(loaded.model)
-        weakref.finalize(self, engine.close, 2.0)  # at exit, too: no thread is left inside torch
+        weakref.finalize(self, engine.close, 30.0)  # at exit, too: no thread is left inside torch
         return _Ready(loaded, engine)
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from honestproxy.backends.local import runtime
 from honestproxy.errors import BackendError, ModelUnavailable
 
 FORMAT: Final = 1
 """Part of each folder's name: raise it when converting changes, and old folders don't count."""
-
-INSTALL: Final = "local models need torch and transformers: pip install 'honestproxy[local]'"
 
 
 def find_converted(cache: Path, key: str) -> Path | None:
@@ -35,12 +34,14 @@ def converted(gguf: Path, cache: Path, key: str, progress: Callable[[str], None]
     with locked(folder.with_suffix(".lock"), progress):
         if found := find_converted(cache, key):  # another process was faster
             return found
+        runtime.prepare()
         progress(f"converting {gguf.name}: 10 to 20 seconds, once")
         for stale in folder.parent.glob(f"{folder.name}-part-*"):
             shutil.rmtree(stale, ignore_errors=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-part-"))
         try:
-            _convert(gguf, part)
+            with runtime.quiet():
+                _convert(gguf, part)
             shutil.rmtree(folder, ignore_errors=True)  # one that lost its config
             return part.replace(folder)
         finally:
@@ -60,7 +61,7 @@ def locked(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
     try:
         from filelock import FileLock, Timeout
     except ImportError:
-        raise BackendError(INSTALL) from None
+        raise BackendError(runtime.INSTALL) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     while True:
@@ -81,11 +82,9 @@ def _folder(cache: Path, key: str) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Unpack the weights to bfloat16 and save them with tokenizer and chat template."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    except ImportError:
-        raise BackendError(INSTALL) from None
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     where: dict[str, object] = {"gguf_file": gguf.name, "local_files_only": True}
     home = str(gguf.parent)
     try:
@@ -114,7 +113,7 @@ def _obey_the_switch() -> None:
 def unreadable(path: Path, error: Exception) -> ModelUnavailable:
     """What to say of files that transformers can't load."""
     if isinstance(error, ImportError):
-        return ModelUnavailable(f"{path} can't be loaded: {error}; {INSTALL}")
+        return ModelUnavailable(f"{path} can't be loaded: {error}; {runtime.INSTALL}")
     said = " ".join(str(error).split())[:300]
     return ModelUnavailable(
         f"{path} can't be loaded: is it cut off, or of a kind that transformers doesn't know? "

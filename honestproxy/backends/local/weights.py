@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from honestproxy.backends.local import convert, embedded
+from honestproxy.backends.local import convert, embedded, runtime
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.sampling import Sampling
-from honestproxy.errors import BackendError, ModelUnavailable
+from honestproxy.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
@@ -98,17 +97,15 @@ def load(
 
     Raises ModelUnavailable where that can't be done, BackendError where torch is missing.
     """
-    try:
-        import torch
-        import transformers  # noqa: F401 -- so that a missing one is told apart from a broken model
-    except ImportError:
-        raise BackendError(convert.INSTALL) from None
+    runtime.prepare()
+    import torch
+
     place = _place(spec, cache, progress)
     progress(f"loading {spec.name}")
     device = _device()
     chosen = getattr(torch, dtype) if dtype else _dtype(device)
     try:
-        with _quiet():
+        with runtime.quiet():
             tokenizer, model = _load(place, spec, chosen)
     except Exception as error:  # noqa: BLE001 -- a broken model fails in a hundred ways
         raise _explained(spec, place, error) from None
@@ -121,10 +118,9 @@ def _place(spec: Spec, cache: Path, progress: Progress) -> str:
         return spec.name
     if spec.kind == "folder":
         return str(spec.path)
-    with _quiet():
-        if spec.kind == "embedded":
-            return str(embedded.fetch(cache, progress))
-        return str(convert.converted(spec.path, cache, convert.key_of(spec.path), progress))
+    if spec.kind == "embedded":
+        return str(embedded.fetch(cache, progress))
+    return str(convert.converted(spec.path, cache, convert.key_of(spec.path), progress))
 
 
 def _load(place: str, spec: Spec, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -135,20 +131,6 @@ def _load(place: str, spec: Spec, dtype: torch.dtype) -> tuple[Any, Any]:
     return tokenizer, AutoModelForCausalLM.from_pretrained(
         place, dtype=dtype, local_files_only=local
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own progress bars: ours are lines, and go where they are wanted."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _explained(spec: Spec, place: str, error: Exception) -> ModelUnavailable:
