@@ -170,3 +170,39 @@ except ModelUnavailable as error:
     )
     assert out.stdout.startswith("can't get some-org/some-model from the hub: no network")
     assert "Traceback" not in out.stderr
+
+
+def test_torchs_threads_are_told_to_sleep_and_the_environment_stays_as_it_was():
+    code = """
+import os
+from honestproxy.backends.local import runtime
+runtime.prepare()
+print("OMP_WAIT_POLICY" in os.environ)
+"""
+    environ = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environ["OMP_DISPLAY_ENV"] = "true"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+    )
+    assert out.stdout == "False\n"
+    if "OMP_WAIT_POLICY" in out.stderr:  # another OpenMP may not display it
+        assert "OMP_WAIT_POLICY = 'PASSIVE'" in out.stderr
+
+
+def test_a_program_that_forgets_to_close_ends_well():
+    code = """
+import asyncio
+from honestproxy.backends.local import Local
+from honestproxy.types import ChatRequest
+from tests.backends.local.doubles import llama, tokenizer
+
+async def main():
+    asked = ChatRequest({"messages": [{"role": "user", "content": "hm"}], "temperature": 2})
+    asyncio.get_running_loop().create_task(local.complete(asked))
+    await asyncio.sleep(1)
+
+local = Local.of(llama(max_position_embeddings=100_000), tokenizer())
+asyncio.run(main())
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (out.returncode, out.stdout) == (0, "")
