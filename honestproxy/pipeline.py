@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -141,6 +142,8 @@ class Run:
             async with aclosing(live if self.verbatim else self._sealed(live)) as chunks:
                 async for chunk in chunks:
                     yield chunk
+            if self.verbatim:
+                await self._settle()
         finally:
             self.turn.cancel()
 
@@ -261,6 +264,7 @@ class Run:
             await call.wait(_GRACE)
             call.cancel()
         self.honesty.doubts = self.turn.findings()
+        self.turn.trace.ended = time.perf_counter()
 
     def _labelled(self, response: ChatResponse) -> ChatResponse:
         return response.replace(**self._usage(response.usage), **self._body())

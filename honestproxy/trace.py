@@ -41,10 +41,12 @@ class Trace:
     started: float = field(default_factory=time.perf_counter)
     steps: list[Step] = field(default_factory=list)
 
+    ended: float | None = None
+
     @property
     def seconds(self) -> float:
-        """Since the request came."""
-        return time.perf_counter() - self.started
+        """From the request's coming to its answer's end, or till now."""
+        return (self.ended or time.perf_counter()) - self.started
 
     @property
     def usage(self) -> Usage:

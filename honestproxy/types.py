@@ -410,7 +410,9 @@ class Backend(Protocol):
     """Everything that answers a chat request: an API, a local model, a double, a pipeline.
 
     `stream` may yield a chunk without choices as soon as the request is accepted, so that
-    a caller knows early that no error status will follow. Both raise `UpstreamError`.
+    a caller knows early that no error status will follow. Both raise `UpstreamError`. One that
+    takes long to start may have `async load(progress=None)`, awaited before the first request;
+    `progress` is called with lines of text.
     """
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
