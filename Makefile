@@ -37,8 +37,9 @@ fix: .venv/.installed-dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.installed-dev  ## what the proxy adds to a call
-	$(BIN)/python benchmarks/overhead.py $(ARGS)
+bench: .venv/.installed-dev  ## what a turn waits, and what a start costs
+	$(BIN)/python benchmarks/latency.py $(ARGS)
+	$(BIN)/python benchmarks/start.py --local $(ARGS)
 
 clean:  ## remove the virtual environment and caches of tools; fetched models stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

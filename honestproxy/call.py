@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-from honestproxy.errors import StepFailed, UpstreamBroken, UpstreamTimeout
+from honestproxy.errors import HonestProxyError, StepFailed, UpstreamBroken, UpstreamTimeout
 from honestproxy.trace import Step
 from honestproxy.types import Backend, ChatResponse, Chunk, Message
 
+log = logging.getLogger(__name__)
 _AHEAD: Final = 256
 """Chunks that a call may run ahead of a slow client before it stops reading its upstream."""
 
@@ -99,6 +101,12 @@ class Call:
         except TimeoutError:
             message = f"the {self.step.name} step took longer than {seconds:g} s"
             raise UpstreamTimeout(message) from None
+        except HonestProxyError:
+            raise
+        except Exception as error:
+            log.exception("the %s step failed", self.step.name)
+            kind = type(error).__name__
+            raise UpstreamBroken(f"the {self.step.name} step failed: {kind}") from None
         finally:
             self.step.seconds = round(time.perf_counter() - started, 4)
         self.step.response, self.step.usage = response, response.usage

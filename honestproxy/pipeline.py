@@ -82,8 +82,11 @@ class Pipeline:
         return name == "curiosity" and self.settings.prompt_set == "paper"
 
     def _rule(self, request: ChatRequest, name: str) -> str | None:
-        if self._paper(name) and (request.get("tools") or request.get("functions")):
-            return "tools (the paper's prompts have no place for them)"
+        # What has no draft of its own can't keep one that calls a tool.
+        if self._paper(name) or name == "single":
+            offered = request.get("tools") or request.get("functions")
+            if offered and request.get("tool_choice") != "none":
+                return f"tools ({name} has no place for them)"
         return conversation.pass_through(request)
 
     def _turn(self, request: ChatRequest, name: str, strategy: Strategy) -> Turn:

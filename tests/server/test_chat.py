@@ -192,6 +192,14 @@ async def test_some_requests_pass_through_and_the_reason_says_so(fields: dict, r
     assert headers["x-honesty-outcome"] == "passed_through"
 
 
+async def test_single_passes_tools_through_since_it_has_no_draft_to_call_them() -> None:
+    body = ask(tools=[{"type": "function", "function": {"name": "f"}}])
+    async with proxy(script(), strategy="single") as on:
+        _, reply, _ = await on.post(body)
+        assert [seen.json() for seen in on.upstream.seen] == [body]
+    assert reply["honesty"]["reason"] == "tools (single has no place for them)"
+
+
 async def test_a_prefill_passes_through() -> None:
     body = ask()
     body["messages"].append({"role": "assistant", "content": "The price is"})

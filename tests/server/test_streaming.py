@@ -117,6 +117,19 @@ async def _drained(on: Proxy, seen: list[str] | None = None) -> None:
             seen.append(piece.choices[0].delta.content or "")
 
 
+@pytest.mark.parametrize(
+    "garbage", [b'{"choices": [', b'{"choices": [nul]}', b'{"choices": [null]}']
+)
+async def test_a_chunk_that_is_no_chunk_is_an_error_or_a_fallback(garbage: bytes) -> None:
+    broken = events(event(chunk("x")), event(garbage + b"}"))
+    async with proxy(script(confusion=broken)) as on:
+        found = await chunks(on, ask(stream=True))
+        assert found[-1]["honesty"]["outcome"] == "draft_fallback"
+    async with proxy(script(draft=broken)) as on:
+        with pytest.raises(openai.APIError):
+            await _drained(on)
+
+
 async def test_pings_flow_while_early_steps_run() -> None:
     async with proxy(
         script(confusion=events(0.5, event(chunk(NO_DOUBT, "stop")))), ping_interval=0.1
