@@ -44,7 +44,8 @@ class Call:
         self._room = asyncio.Event()
         self._settled = settled
         self.accepted = accepted or asyncio.Event()
-        run = self._streamed(backend) if streamed else self._whole(backend)
+        self._is_streamed = streamed
+        run = self._streamed(backend) if streamed else backend.complete(step.request)
         self._task = asyncio.create_task(self._timed(run, seconds), name=f"step {step.name}")
         self._task.add_done_callback(self._ended)
 
@@ -53,6 +54,10 @@ class Call:
         return asyncio.shield(self._task).__await__()
 
     async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
+        if not self._is_streamed:
+            for chunk in (await self).chunks():
+                yield chunk
+            return
         self._read = 0
         while True:
             while self._read < len(self._chunks):
@@ -110,11 +115,6 @@ class Call:
         finally:
             self.step.seconds = round(time.perf_counter() - started, 4)
         self.step.response, self.step.usage = response, response.usage
-        return response
-
-    async def _whole(self, backend: Backend) -> ChatResponse:
-        response = await backend.complete(self.step.request)
-        self._chunks.extend(response.chunks())
         return response
 
     async def _streamed(self, backend: Backend) -> ChatResponse:
