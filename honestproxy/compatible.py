@@ -6,13 +6,14 @@ What a client sent is never touched; what we added ourselves is left out and rem
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from honestproxy.errors import UpstreamError
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
+IDEMPOTENCY: Final = "Idempotency-Key"
 _REFUSED: Final = (400, 422)
 _OTHER_NAME: Final = {"max_tokens": "max_completion_tokens"}
 
@@ -39,7 +40,7 @@ class Compatible:
             acceptable = self._acceptable(request)
             begun = False
             try:
-                async with aclosing(self._backend.stream(acceptable)) as chunks:
+                async with _closing(self._backend.stream(acceptable)) as chunks:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
@@ -50,12 +51,14 @@ class Compatible:
                 self._learn(acceptable, error)
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        """The backend's models."""
-        return await self._backend.models(headers)
+        """The backend's models; none where it doesn't say."""
+        listed = getattr(self._backend, "models", None)
+        return await listed(headers) if listed else []
 
     async def aclose(self) -> None:
-        """Close the backend."""
-        await self._backend.aclose()
+        """Close the backend, where it needs that."""
+        if close := getattr(self._backend, "aclose", None):
+            await close()
 
     def _acceptable(self, request: ChatRequest) -> ChatRequest:
         drop = self._refused.get(request.model, frozenset()) & request.ours
@@ -63,6 +66,8 @@ class Compatible:
             return request
         kept = request.replace(drop)
         kept.ours = request.ours - drop
+        if key := kept.headers.get(IDEMPOTENCY):  # another body wants another key
+            kept.headers = {**kept.headers, IDEMPOTENCY: f"{key}-less"}
         renamed = {_OTHER_NAME[n]: request.get(n) for n in drop if n in _OTHER_NAME}
         known = self._refused[request.model]
         return kept.adding(**{n: v for n, v in renamed.items() if n not in known})
@@ -74,6 +79,16 @@ class Compatible:
             raise error
         known = self._refused.get(request.model, frozenset())
         self._refused[request.model] = known | refused
+
+
+@asynccontextmanager
+async def _closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[Chunk]]:
+    """Close a stream at the end, where it can be closed: a user's own may be any iterator."""
+    try:
+        yield chunks
+    finally:
+        if close := getattr(chunks, "aclose", None):
+            await close()
 
 
 def _names(error: UpstreamError, parameter: str) -> bool:

@@ -44,16 +44,23 @@ def elicitation(request: ChatRequest, instruction: str, cap: int) -> ChatRequest
     return _without_tools(asked).adding(**{cap_name(request): cap, "temperature": 0})
 
 
-def rewrite(request: ChatRequest, instruction: str) -> ChatRequest:
-    """An answer to the conversation, shaped as the client asked."""
+def rewrite(request: ChatRequest, instruction: str, *, returned: bool = True) -> ChatRequest:
+    """An answer to the conversation, shaped as the client asked; stored only if `returned`."""
     asked = instructed(request, instruction)
-    return _without_tools(request).replace(_REWRITE_LEAVES, messages=asked)
+    drop = _REWRITE_LEAVES if returned else _REWRITE_LEAVES | _STORED
+    return _without_tools(request).replace(drop, messages=asked)
 
 
-def single_message(request: ChatRequest, text: str) -> ChatRequest:
-    """The paper's form: one bare user message, no system prompt, greedy."""
+def single_message(request: ChatRequest, text: str, *, answers: bool = True) -> ChatRequest:
+    """The paper's form: one bare user message, no system prompt, greedy.
+
+    Where it `answers` the client, a smaller cap of the client's holds.
+    """
+    names = ("max_tokens", "max_completion_tokens") if answers else ()
+    caps = [request.get(name) for name in names]
+    least = min([PAPER_PARAMETERS["max_tokens"], *(cap for cap in caps if isinstance(cap, int))])
     alone = request.replace(_ELICITATION_LEAVES, messages=[{"role": "user", "content": text}])
-    return alone.adding(**PAPER_PARAMETERS)
+    return alone.adding(**{**PAPER_PARAMETERS, "max_tokens": least})
 
 
 def instructed(request: ChatRequest, instruction: str) -> list[Any]:
@@ -66,7 +73,7 @@ def instructed(request: ChatRequest, instruction: str) -> list[Any]:
     if isinstance(content, list):
         ours: Any = [*content, {"type": "text", "text": instruction}]
     else:
-        ours = f"{content}\n\n{instruction}"
+        ours = f"{content}\n\n{instruction}" if content else instruction
     return [*messages[:-1], {**last, "content": ours}]
 
 
@@ -150,7 +157,7 @@ def abilities(request: ChatRequest, capabilities: Sequence[str]) -> str:
     lines = [
         *_tool_lines(request),
         *(f"- The application provides: {name}" for name in capabilities),
-        *(f"- Attached to the conversation: {kind}" for kind in sorted(_attachments(request))),
+        *(f"- Attached to the conversation: {kind}" for kind in sorted(attachments(request))),
     ]
     if any(m.get("role") in ("tool", "function") for m in request.messages):
         lines.append("- Results of tool calls are in the conversation; they are real.")
@@ -165,7 +172,8 @@ def _tool_lines(request: ChatRequest) -> Iterator[str]:
         yield f"- Tool {name}" + (f": {described}" if described else "")
 
 
-def _attachments(request: ChatRequest) -> set[str]:
+def attachments(request: ChatRequest) -> set[str]:
+    """What the messages hold beside text: image, audio, video, file or what the wire calls it."""
     names = {"image_url": "image", "input_audio": "audio", "video_url": "video", "file": "file"}
     contents = (m.get("content") for m in request.messages)
     parts = (part for content in contents if isinstance(content, list) for part in content)

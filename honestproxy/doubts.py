@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from honestproxy.call import Call
 
 _REASONING: Final = re.compile(r"\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
-_START: Final = re.compile(r"""\{\s*["']?doubts["']?\s*:""")
+_NAME: Final = re.compile(r"""["']?doubts["']?\s*:""", re.IGNORECASE)
 _NONE_YET: Final = re.compile(r"""\A\s*(?:```\w*\s*)?\{\s*"doubts"\s*:\s*\[\s*\]""")
 _scan = json.JSONDecoder().raw_decode
 
@@ -26,8 +26,8 @@ def parse(text: str) -> Doubts | None:
     Fences, prose around it, trailing commas and a reasoning preamble are no obstacle. None
     where there is no such object, or none of its doubts makes sense: unknown is not "none".
     """
-    plain = _REASONING.sub("", text)
-    found = list(_objects(plain)) or list(_repaired(plain))
+    plain = _without_reasoning(text)
+    found = list(_objects(plain)) or list(_repaired(plain))[:1]
     if not found:
         return None
     listed = found[-1]["doubts"]
@@ -37,7 +37,7 @@ def parse(text: str) -> Doubts | None:
 
 def settles_empty(text: str) -> bool:
     """Whether the beginning of a reply already says that there is no doubt."""
-    return _NONE_YET.match(_REASONING.sub("", text)) is not None
+    return _NONE_YET.match(_without_reasoning(text)) is not None
 
 
 def doubtful(doubts: Doubts, threshold: float) -> bool:
@@ -85,11 +85,9 @@ class Reading:
 class AfterLimits:
     """The view of a reply that names its limits first: `<limits>{…}</limits>`, then the answer.
 
-    A reply without that part is all answer, and its doubts are unknown.
+    Fences, a word before the tags and tags left out are no obstacle. A reply without limits is
+    all answer, and its doubts are unknown.
     """
-
-    _OPEN: Final = "<limits>"
-    _CLOSE: Final = "</limits>"
 
     def __init__(self) -> None:
         self._held = ""
@@ -99,37 +97,76 @@ class AfterLimits:
 
     def feed(self, text: str) -> str:
         """What of the answer has come, its leading blanks left out."""
-        if not self._open:
-            self._held += text
-            text = self._unlocked()
-        if not self._begun:
-            text = text.lstrip()
-        self._begun = self._begun or bool(text)
-        return text
+        if self._open:
+            return self._shown(text)
+        self._held += text
+        return self._unlock(ended=False)
 
     def close(self) -> str:
         """The rest. Raises StepFailed where the reply never got to an answer."""
-        if not self._open and _REASONING.sub("", self._held).lstrip().startswith(self._OPEN):
+        rest = "" if self._open else self._unlock(ended=True)
+        if not self._begun:
             raise StepFailed("the answer never came: the reply ended among its limits")
-        if self._open:
-            return ""
-        self._open = True
-        return self._held.strip()
+        return rest
 
     def doubts(self) -> Doubts | None:
         """The doubts named before the answer; None where unknown."""
         return None if self._limits is None else parse(self._limits)
 
-    def _unlocked(self) -> str:
-        plain = _REASONING.sub("", self._held).lstrip()
-        if self._OPEN.startswith(plain[: len(self._OPEN)]):
-            limits, closed, answer = plain.partition(self._CLOSE)
-            if not closed:
-                return ""
-            self._limits = limits.removeprefix(self._OPEN)
-            plain = answer
+    def _unlock(self, *, ended: bool) -> str:
+        plain = _without_reasoning(self._held)
+        while (cut := _limits_in(plain, ended=ended)) is not None:
+            limits, plain = cut
+            self._limits = self._limits or limits
+        if not ended and _may_begin_with_limits(plain):
+            return ""
+        if ended and _OPENING.search(plain[:_LOOK]):
+            return ""
         self._open = True
-        return plain
+        return self._shown(plain)
+
+    def _shown(self, text: str) -> str:
+        text = text if self._begun else text.lstrip()
+        self._begun = self._begun or bool(text)
+        return text
+
+
+_LOOK: Final = 60
+"""Characters in which a reply that names its limits has begun to do so."""
+
+_OPENING: Final = re.compile(r"<\s*limits\s*>", re.IGNORECASE)
+_CLOSING: Final = re.compile(r"<\s*/\s*limits\s*>(?:\s*```|\*\*)?", re.IGNORECASE)
+_BARE: Final = re.compile(r"\s*(?:```\w*\s*)?(?=\{\s*[\"']doubts)")
+
+
+def _limits_in(text: str, *, ended: bool) -> tuple[str, str] | None:
+    """The limits at the beginning of a reply and what follows them, once both are there."""
+    opened = _OPENING.search(text[:_LOOK]) or _BARE.match(text)
+    if not opened:
+        return None
+    begin = text.find("{", opened.end())
+    try:
+        end = _scan(text, begin)[1] if begin >= 0 else opened.end()
+    except (ValueError, RecursionError):
+        end = opened.end()
+    closed = _CLOSING.search(text, end)
+    if closed:
+        return text[opened.end() : closed.start()], text[closed.end() :]
+    is_bare = not opened[0].strip().endswith(">") and end > opened.end()
+    if is_bare and (ended or len(text) > end + _LOOK):
+        return text[begin:end], text[end:].removeprefix("\n```")
+    return None
+
+
+def _may_begin_with_limits(text: str) -> bool:
+    plain = text.lstrip()
+    return len(plain) < _LOOK or bool(_OPENING.search(plain[:_LOOK]) or _BARE.match(plain))
+
+
+def _without_reasoning(text: str) -> str:
+    plain = _REASONING.sub("", text)
+    # Some chat templates open the reasoning themselves, so that only its end is seen.
+    return plain.partition("</think>")[2] if "</think>" in plain else plain
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
@@ -141,22 +178,27 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             end = at + 1
         else:
-            if isinstance(value, dict) and isinstance(value.get("doubts"), list):
-                yield value
+            yield from _listing(value)
         at = text.find("{", end)
 
 
 def _repaired(text: str) -> Iterator[dict[str, Any]]:
-    start = _START.search(text)
-    if not start:
+    named = _NAME.search(text)
+    start = text.rfind("{", 0, named.start()) if named else -1
+    if start < 0:
         return
     import json_repair  # not needed where the model writes what it was asked for
 
-    value = json_repair.loads(text[start.start() :].partition("```")[0])
+    value = json_repair.loads(text[start:].partition("```")[0])
     for candidate in value if isinstance(value, list) else [value]:
-        if isinstance(candidate, dict) and isinstance(candidate.get("doubts"), list):
-            yield candidate
-            return
+        yield from _listing(candidate)
+
+
+def _listing(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        named = {str(name).lower(): item for name, item in value.items()}
+        if isinstance(named.get("doubts"), list):
+            yield named
 
 
 def _doubt(entry: Any) -> Doubt | None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
 from honestproxy import conversation
 from honestproxy.backends import traits
@@ -21,9 +21,6 @@ from honestproxy.templates import Prompts
 from honestproxy.trace import Honesty, Trace
 from honestproxy.turn import Answer, Finish, Keep, Limits, Strategy, Turn, View
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk, Outcome, Usage
-
-_GRACE: Final = 0.5
-"""Seconds that a kept answer's last chunk waits for its elicitation's confidence and usage."""
 
 
 class Pipeline:
@@ -62,11 +59,11 @@ class Pipeline:
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The backend's models."""
-        return await self.backend.models(headers)
+        return await self._compatible.models(headers)
 
     async def aclose(self) -> None:
         """Close the backend."""
-        await self.backend.aclose()
+        await self._compatible.aclose()
 
     def _chosen(self, request: ChatRequest) -> str:
         name, allowed = request.options.strategy, self.settings.strategies_allowed
@@ -83,10 +80,11 @@ class Pipeline:
 
     def _rule(self, request: ChatRequest, name: str) -> str | None:
         # What has no draft of its own can't keep one that calls a tool.
-        if self._paper(name) or name == "single":
-            offered = request.get("tools") or request.get("functions")
-            if offered and request.get("tool_choice") != "none":
-                return f"tools ({name} has no place for them)"
+        if name == "single" and (_offers_tools(request) or request.get("logprobs")):
+            what = "logprobs" if request.get("logprobs") else "tools"
+            return f"{what} (single has no place for them)"
+        if self._paper(name) and (_offers_tools(request) or conversation.attachments(request)):
+            return "tools or attachments (the paper's prompts have no place for them)"
         return conversation.pass_through(request)
 
     def _turn(self, request: ChatRequest, name: str, strategy: Strategy) -> Turn:
@@ -127,6 +125,7 @@ class Run:
         self._strategy = strategy
         self._settings = settings
         self._rule = "raw" if self.verbatim else rule
+        self._decided_at = turn.trace.started
         self._on_failure = turn.request.options.on_failure or settings.on_failure
 
     async def complete(self) -> ChatResponse:
@@ -197,6 +196,7 @@ class Run:
 
     def _decide(self, outcome: Outcome, reason: str) -> None:
         self.honesty.outcome, self.honesty.reason = outcome, reason
+        self._decided_at = time.perf_counter()
 
     async def _whole(self, answer: Answer) -> ChatResponse:
         if isinstance(answer, Keep):
@@ -211,7 +211,9 @@ class Run:
         return response
 
     def _spare(self, answer: Finish, error: HonestProxyError) -> Keep:
-        if self._on_failure == "error":
+        # Without a draft yet, one more call would only be refused in the same way.
+        is_refused = self.turn.draft is None and 400 <= error.status < 500
+        if self._on_failure == "error" or is_refused:
             raise error
         self.turn.draft = answer.fallback()
         return self._fallen_back(error)
@@ -252,19 +254,20 @@ class Run:
 
     def _with_usage(self, held: list[Chunk]) -> list[Chunk]:
         """Exactly one usage chunk where the client asked for one, none where it didn't."""
-        ends = [chunk for chunk in held if chunk.choices]
         asked = self.turn.request.get("stream_options") or {}
+        reports = [chunk for chunk in held if chunk.usage]
+        ends = [chunk.replace({"usage"}) for chunk in held if chunk.choices]
         if not ends or not asked.get("include_usage"):
             return ends
-        reports = [chunk for chunk in held if not chunk.choices]
-        if not reports and self.turn.trace.usage:
-            reports = [ends[-1].replace(choices=[], usage=self.turn.trace.usage)]
-        return ends + reports[-1:]
+        own = reports[-1].usage if reports else None
+        total = self._usage(own)
+        return [*ends, ends[-1].replace(choices=[], **total)] if total else ends
 
     async def _settle(self) -> None:
         """Give elicitations a moment to report what they cost, then say what was found."""
+        until = self._decided_at + self.turn.patience
         for call in self.turn.calls:
-            await call.wait(_GRACE)
+            await call.wait(max(0.0, until - time.perf_counter()))
             call.cancel()
         self.honesty.doubts = self.turn.findings()
         self.turn.trace.ended = time.perf_counter()
@@ -273,15 +276,13 @@ class Run:
         return response.replace(**self._usage(response.usage), **self._body())
 
     def _label(self, chunk: Chunk) -> Chunk:
-        changes = self._usage(chunk.usage)
-        if chunk.finished and (body := self._body()):
-            changes |= body
-            changes["choices"] = [{**choice, **body} for choice in chunk.choices]
-        return chunk.replace(**changes)
+        if not chunk.finished or not (body := self._body()):
+            return chunk
+        return chunk.replace(**body, choices=[{**choice, **body} for choice in chunk.choices])
 
     def _usage(self, own: Usage | None) -> dict[str, Any]:
         total = self.turn.trace.usage if self._settings.usage == "sum" else own
-        return {"usage": total} if own and total else {}
+        return {"usage": total} if total else {}
 
     def _body(self) -> dict[str, Any]:
         return {"honesty": self.honesty.body()} if self._settings.reply == "body" else {}
@@ -302,7 +303,8 @@ class _Lead:
         """What may go out now. Raises StepFailed where the answer ends without a text."""
         self._held.append(chunk)
         self.committed = self.committed or bool(chunk.text)
-        if chunk.finished and not self.committed:
+        calls = chunk.delta.keys() & {"tool_calls", "function_call"}
+        if not self.committed and (chunk.finished or calls):
             raise StepFailed("the last step came back without a text")
         if not self.committed and not chunk.delta.keys() - {"role", "content", "refusal"}:
             return []
@@ -340,6 +342,11 @@ def _seen(response: ChatResponse, view: View) -> ChatResponse:
     text = view.feed(response.text) + view.close()
     message = {**response.message, "content": text}
     return response.replace(choices=[{**response.choice, "message": message}])
+
+
+def _offers_tools(request: ChatRequest) -> bool:
+    offered = request.get("tools") or request.get("functions")
+    return bool(offered) and request.get("tool_choice") != "none"
 
 
 def _named(name: str) -> Strategy:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from honestproxy import conversation
 from honestproxy.call import Call
+from honestproxy.compatible import IDEMPOTENCY
 from honestproxy.templates import Prompt, Prompts, block
 from honestproxy.trace import Step, Trace
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Doubts
-
-IDEMPOTENCY: Final = "Idempotency-Key"
 
 
 class View(Protocol):
@@ -79,7 +78,8 @@ class Turn:
     `draft` is the call that answers the client's own request, once started; under `verbatim`
     it goes out byte for byte. `kept` resolves when the draft turns out untouchable, or fails,
     whatever the strategy is waiting for. A strategy that elicits doubts sets `findings`, which
-    tells of them at the end.
+    tells of them at the end, and `patience`: the seconds from its answer that an elicitation
+    still has for its confidence and usage.
     """
 
     request: ChatRequest
@@ -90,6 +90,7 @@ class Turn:
     streamed: bool
     folder: str
     verbatim: bool = False
+    patience: float = 1.0
     findings: Callable[[], Doubts | None] = lambda: None
     draft: Call | None = None
     calls: list[Call] = field(default_factory=list)
@@ -125,7 +126,8 @@ class Turn:
             return self._start_draft(returned)
         found, text = self._prompt(prompt or f"{self.folder}/{step}", values)
         if self.limits.paper:
-            return self._send(step, conversation.single_message(self.request, text), found)
+            asked = conversation.single_message(self.request, text, answers=False)
+            return self._send(step, asked, found)
         cap = self.limits.confusion_tokens
         return self._send(step, conversation.elicitation(self.request, text, cap), found)
 
@@ -134,7 +136,7 @@ class Turn:
     ) -> Call:
         """Send a step that answers the client, made from what earlier steps found."""
         found, text = self._prompt(prompt or f"{self.folder}/{step}", values)
-        return self._rewrite(step, found, text)
+        return self._rewrite(step, found, text, returned=False)
 
     def keep(self, call: Call, reason: str) -> Keep:
         """The answer: this call, as it is."""
@@ -169,10 +171,11 @@ class Turn:
         self.draft = self._send("draft", request, settled=self._settle)
         return self.draft
 
-    def _rewrite(self, step: str, prompt: Prompt, text: str) -> Call:
+    def _rewrite(self, step: str, prompt: Prompt, text: str, *, returned: bool = True) -> Call:
         if self.limits.paper:
             return self._send(step, conversation.single_message(self.request, text), prompt)
-        return self._send(step, conversation.rewrite(self.request, text), prompt)
+        rewrite = conversation.rewrite(self.request, text, returned=returned)
+        return self._send(step, rewrite, prompt)
 
     def _settle(self, call: Call, reason: str | BaseException) -> None:
         if self.kept.done():

@@ -284,7 +284,8 @@ class ChatResponse(Document):
     @property
     def message(self) -> Message:
         """The first choice's message."""
-        return self.choice.get("message") or {}
+        message = self.choice.get("message")
+        return message if isinstance(message, dict) else {}
 
     @property
     def text(self) -> str:

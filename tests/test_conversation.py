@@ -85,6 +85,11 @@ def test_after_anyone_else_our_words_are_a_message_of_their_own(role: str) -> No
     assert len(asked) == len(messages) + 1
 
 
+def test_a_message_without_text_becomes_our_words_alone() -> None:
+    asked = request(model="m", messages=[{"role": "user", "content": None}])
+    assert conversation.instructed(asked, "Why?") == [{"role": "user", "content": "Why?"}]
+
+
 MISTRAL = """{{ bos_token }}{% for message in messages %}
 {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
 {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}
@@ -117,7 +122,9 @@ def test_the_papers_form_is_one_bare_message_decoded_greedily() -> None:
     asked = conversation.single_message(request(), "Alone.").dict()
     assert asked["messages"] == [{"role": "user", "content": "Alone."}]
     decoding = {name: asked[name] for name in ("temperature", "top_p", "max_tokens")}
-    assert decoding == {"temperature": 0, "top_p": 1, "max_tokens": 2500}
+    assert decoding == {"temperature": 0, "top_p": 1, "max_tokens": 70}
+    elicited = conversation.single_message(request(), "Alone.", answers=False)
+    assert elicited.get("max_tokens") == 2500
 
 
 @pytest.mark.parametrize("choice", [None, "auto", "none"])

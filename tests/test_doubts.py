@@ -30,6 +30,9 @@ FOUND = Doubts((Doubt("user_input", "No file."),), 0.2)
         ONE.replace("0.2", '"0.2"'),
         ONE.replace("0.2", '"20 %"'),
         ONE.replace('"No file."', '"No\\n  file."'),
+        '{"confidence": 0.2, "doubts": [{"kind": "user_input", "statement": "No file."},],}',
+        ONE.replace("doubts", "Doubts"),
+        "hm</think>" + ONE,
         ONE.replace("}], ", '}, {"kind": "luck", "statement": "x"}, 3], '),
     ],
 )
@@ -116,13 +119,50 @@ def test_only_the_answer_shows_however_the_reply_is_cut(cuts: list[int]) -> None
     assert view.doubts() == FOUND
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"Sure!\n<limits>{ONE}</limits>\nParis.",
+        f"```\n<limits>{ONE}</limits>\n```\nParis.",
+        f"**<limits>{ONE}</limits>**\nParis.",
+        f"<Limits >\n{ONE}\n</ LIMITS>Paris.",
+        f"I think</think>\n<limits>{ONE}</limits>Paris.",
+        f"<think>I <limits></think><limits>{ONE}</limits>Paris.",
+        f"{ONE}\nParis.",
+        f"```json\n{ONE}\n```\nParis.",
+        f"<limits>{ONE}</limits><limits>{ONE}</limits>Paris.",
+        f"<limits>{ONE}</limits>Paris.".replace("No file.", "No </limits> file."),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_limits_in_whatever_form_never_show(reply: str, size: int) -> None:
+    view = AfterLimits()
+    shown = "".join(view.feed(reply[at : at + size]) for at in range(0, len(reply), size))
+    assert (shown + view.close()).strip() == "Paris."
+    doubts = view.doubts()
+    assert doubts is not None
+    assert doubts.items[0].kind == "user_input"
+
+
+@pytest.mark.parametrize(
+    "reply", ["{}", '{"capital": "Paris"}', "<b>Paris</b>", "```json\n[1]\n```", "```py\nx\n```"]
+)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_an_answer_that_only_begins_alike_shows_whole(reply: str, size: int) -> None:
+    view = AfterLimits()
+    shown = "".join(view.feed(reply[at : at + size]) for at in range(0, len(reply), size))
+    assert shown + view.close() == reply
+
+
 def test_a_reply_without_limits_is_all_answer() -> None:
     view = AfterLimits()
     assert view.feed("Par") + view.feed("is.") + view.close() == "Paris."
     assert view.doubts() is None
 
 
-@pytest.mark.parametrize("text", ["<limits>", f"<limits>{ONE}"])
+@pytest.mark.parametrize(
+    "text", ["", "<limits>", f"<limits>{ONE}", f"<limits>{ONE}</limits>\n", ONE, "<think>hm"]
+)
 def test_a_reply_that_ends_among_its_limits_has_failed(text: str) -> None:
     view = AfterLimits()
     assert view.feed(text) == ""

@@ -68,9 +68,10 @@ def _imported(module: str, attr: str, spec: str) -> Backend:
         sys.path.insert(0, here)
     try:
         found: Any = getattr(importlib.import_module(module), attr)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"upstream {spec!r}: {error}; give {SPECS}") from None
-    backend = found() if isinstance(found, type) or not hasattr(found, "complete") else found
+        backend = found() if isinstance(found, type) or not hasattr(found, "complete") else found
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise SettingsError(f"upstream {spec!r}: {why}; give {SPECS}") from None
     if not hasattr(backend, "complete") or not hasattr(backend, "stream"):
         raise SettingsError(f"upstream {spec!r} has no `complete` and `stream`")
     return backend  # type: ignore[no-any-return]

@@ -73,6 +73,7 @@ def check(settings: Settings) -> None:
 async def loaded(settings: Settings) -> Backend:
     """The backend that the settings name, ready to answer; a local model loads first."""
     from honestproxy.backends import load
+    from honestproxy.compatible import Compatible
 
     backend = load(settings)
     warm_up = getattr(backend, "load", None)
@@ -81,7 +82,7 @@ async def loaded(settings: Settings) -> Backend:
             with noted(f"loading {settings.upstream} …") as note:
                 await warm_up(note.update)
         except BaseException:
-            await backend.aclose()
+            await Compatible(backend).aclose()
             raise
     return backend
 
@@ -101,9 +102,11 @@ async def opened(settings: Settings) -> AsyncIterator[Pipeline]:
 
 async def pick_model(backend: Backend, settings: Settings) -> str:
     """The model to ask: the one set, else the first that the upstream lists."""
+    from honestproxy.compatible import Compatible
+
     if settings.model:
         return settings.model
-    listed = await backend.models()
+    listed = await Compatible(backend).models()
     if not listed:
         raise InvalidRequest("the upstream lists no models; name one with --model")
     return str(listed[0]["id"])

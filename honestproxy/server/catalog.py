@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from honestproxy.wire.request import split_suffix
 _FRESH: Final = 60.0
 """Seconds that the upstream's own list of models is trusted when a suffix is read."""
 
+_LISTED_WITHIN: Final = 5.0
+"""Seconds that a request with a suffix waits for that list."""
+
 
 class Catalog:
     """The upstream's models and their variants `model@strategy`."""
@@ -26,7 +30,8 @@ class Catalog:
         self._pipeline = pipeline
         self._settings = settings
         self._known: frozenset[str] = frozenset()
-        self._asked = -_FRESH
+        self._fresh_until = 0.0
+        self._asking = asyncio.Lock()
 
     def strategies(self) -> list[str]:
         """The strategies that a client may choose."""
@@ -36,8 +41,7 @@ class Catalog:
     async def models(self, headers: Mapping[str, str]) -> dict[str, Any]:
         """OpenAI's list of models."""
         found = await self._pipeline.models(headers)
-        self._known = frozenset(model["id"] for model in found)
-        self._asked = time.monotonic()
+        self._know(model["id"] for model in found)
         return reply.model_list(found, self.strategies() if self._settings.variants else [])
 
     async def model(self, name: str, headers: Mapping[str, str]) -> dict[str, Any]:
@@ -72,10 +76,24 @@ class Catalog:
         return request.replace(model=self._settings.model)
 
     async def _upstream_models(self, headers: Mapping[str, str]) -> frozenset[str]:
-        if time.monotonic() - self._asked > _FRESH:
-            self._asked = time.monotonic()
-            try:
-                await self.models(headers)
-            except HonestProxyError:  # no list, no clash: the suffix is ours
-                self._known = frozenset()
+        async with self._asking:  # whoever comes meanwhile wants the same list
+            if time.monotonic() > self._fresh_until:
+                await self._ask(headers)
         return self._known
+
+    async def _ask(self, headers: Mapping[str, str]) -> None:
+        """Without a list there is no clash, and the suffix is ours."""
+        try:
+            async with asyncio.timeout(_LISTED_WITHIN):
+                await self.models(headers)
+        except TimeoutError:
+            self._know(())
+        except HonestProxyError as error:
+            # Not there is the same for everyone; refused or failed may be so for one caller.
+            self._known = frozenset()
+            if error.status in (404, 405, 501):
+                self._know(())
+
+    def _know(self, names: Iterable[str]) -> None:
+        self._known = frozenset(names)
+        self._fresh_until = time.monotonic() + _FRESH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -33,9 +33,13 @@ async def chat_completions(request: Request) -> Response:
     """OpenAI's chat completion, made honest; the answer carries an object `honesty`."""
     state = request.app.state
     body = await _body(request, state.settings.max_body_bytes)
-    wanted = await state.catalog.resolved(chat_request(body, request.headers))
-    run: Run = state.pipeline.run(wanted)
-    return TurnResponse(run, state.settings, streamed=wanted.streamed)
+    asked = chat_request(body, request.headers)
+
+    async def begin() -> Run:
+        run: Run = state.pipeline.run(await state.catalog.resolved(asked))
+        return run
+
+    return TurnResponse(begin, state.settings, streamed=asked.streamed)
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -52,18 +56,23 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 class TurnResponse(Response):
-    """Sends a turn's answer while watching for its client to leave."""
+    """Begins a turn and sends its answer, while watching for its client to leave."""
 
-    def __init__(self, run: Run, settings: Settings, *, streamed: bool) -> None:
-        self._run = run
+    _run: Run
+
+    def __init__(
+        self, begin: Callable[[], Awaitable[Run]], settings: Settings, *, streamed: bool
+    ) -> None:
+        self._begin = begin
         self._settings = settings
         self._streamed = streamed
+        self._told = False
         self._sent_at = 0.0
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or stop every call of the turn as soon as the client is gone."""
-        answering = asyncio.create_task(self._stream(send) if self._streamed else self._whole(send))
+        answering = asyncio.create_task(self._answer(send))
         leaving = asyncio.create_task(_left(receive))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -71,6 +80,15 @@ class TurnResponse(Response):
                 answering.result()
         finally:
             await _ended(answering, leaving)
+
+    async def _answer(self, send: Send) -> None:
+        try:
+            self._run = await self._begin()
+        except HonestProxyError as error:
+            await self._json(send, error.status, reply.error(error), error.headers)
+            return
+        self._told = True
+        await (self._stream(send) if self._streamed else self._whole(send))
 
     async def _whole(self, send: Send) -> None:
         try:
@@ -101,8 +119,10 @@ class TurnResponse(Response):
         accepted = asyncio.create_task(self._run.accepted())
         wait = self._settings.stream_head_wait
         either: list[asyncio.Future[Any]] = [first, accepted]
-        await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-        accepted.cancel()
+        try:
+            await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _ended(accepted)
 
     async def _events(
         self,
@@ -113,11 +133,12 @@ class TurnResponse(Response):
         """The answer's events, pings while there are none, and an end that tells how it went."""
         pinging = None if self._run.verbatim else asyncio.create_task(self._ping(send))
         try:
-            chunk = await first
+            chunk, event = await first, b""
             while chunk is not None:
-                await self._part(send, reply.event(chunk))
+                event = reply.event(chunk)
+                await self._part(send, event)
                 chunk = await anext(chunks, None)
-            end = reply.DONE
+            end = b"" if reply.is_done(event) else reply.DONE
         except HonestProxyError as error:
             end = reply.error_event(error)
         except Exception:
@@ -152,7 +173,7 @@ class TurnResponse(Response):
         await send({"type": "http.response.body", "body": body})
 
     async def _head(self, send: Send, status: int, headers: dict[str, str]) -> None:
-        told = {**headers, **reply.headers(self._run.honesty)}
+        told = {**headers, **(reply.headers(self._run.honesty) if self._told else {})}
         raw = [
             (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in told.items()

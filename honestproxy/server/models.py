@@ -19,8 +19,9 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name:path}")
-async def retrieve_model(name: str, request: Request) -> dict[str, Any]:
+async def retrieve_model(request: Request) -> dict[str, Any]:
     """One model; variants included."""
+    name = request.path_params["name"]  # undeclared, so that no 422 of FastAPI's is documented
     found: dict[str, Any] = await request.app.state.catalog.model(name, forwarded(request))
     return found
 

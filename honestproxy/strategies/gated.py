@@ -36,5 +36,6 @@ async def gated(turn: Turn) -> Answer:
 async def annotate(turn: Turn) -> Answer:
     """Elicit doubts beside an answer that must not be rewritten."""
     draft = turn.start("draft")
+    turn.patience = turn.limits.step_timeout
     turn.findings = Reading(turn.start("confusion", abilities=turn.abilities)).doubts
     return turn.keep(draft, "annotated")

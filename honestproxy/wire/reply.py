@@ -22,6 +22,11 @@ def event(chunk: Chunk) -> bytes:
     return b"data: " + chunk.raw + b"\n\n"
 
 
+def is_done(event: bytes) -> bool:
+    """Whether an upstream's own `[DONE]` has gone out, as it came."""
+    return event.rstrip().endswith(b"[DONE]")
+
+
 def error(error: HonestProxyError) -> bytes:
     """An error as a reply's body."""
     return write(error.body())

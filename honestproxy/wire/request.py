@@ -32,7 +32,12 @@ def chat_request(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
     _check(request, "messages", _is_conversation, "a list with at least one message object")
     _check(request, "model", _is_text, "a string")
     _check(request, "stream", _is_flag, "true or false")
-    _check(request, "stream_options", _is_object, "an object")
+    for name in ("stream_options", "response_format"):
+        _check(request, name, _is_object, "an object")
+    for name in ("tools", "functions"):
+        _check(request, name, _are_tools, "a list of objects")
+    _check(request, "tool_choice", _is_choice, "a string or an object")
+    _check(request, "modalities", _are_words, "a list of strings")
     _check(request, "n", _is_count, "a whole number of 1 or more")
     wish = headers.get(STRATEGY_HEADER)
     if "honesty" in request:
@@ -108,7 +113,7 @@ def _is_message(value: Any) -> bool:
 def _has_content(message: dict[str, Any]) -> bool:
     content = message.get("content")
     if isinstance(content, list):
-        return all(isinstance(part, dict) for part in content)
+        return all(isinstance(p, dict) and isinstance(p.get("type", ""), str) for p in content)
     return content is None or isinstance(content, str)
 
 
@@ -122,6 +127,24 @@ def _is_flag(value: Any) -> bool:
 
 def _is_object(value: Any) -> bool:
     return value is None or isinstance(value, dict)
+
+
+def _are_tools(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_tool, value)))
+
+
+def _is_tool(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("function", {}), dict)
+
+
+def _is_choice(value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("allowed_tools", {}), dict)
+    return value is None or isinstance(value, str)
+
+
+def _are_words(value: Any) -> bool:
+    return value is None or _is_names(value)
 
 
 def _is_count(value: Any) -> bool:

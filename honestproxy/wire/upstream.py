@@ -33,7 +33,7 @@ def completion(
         choices, error = response.get("choices"), response.get("error")
     except (ValueError, RecursionError):
         raise broken("a completion", body, content_type) from None
-    if error or not _are_objects(choices):
+    if error or not _are_answers(choices):
         raise broken("a completion", body, content_type)
     return response
 
@@ -117,7 +117,7 @@ class ChunkReader:
         for event in self._splitter.feed(received):
             data = data_of(event).strip()
             if data == DONE:
-                yield from self._complete()
+                yield self._complete(event)
                 return
             if data:
                 yield self._chunk(event, data)
@@ -132,12 +132,11 @@ class ChunkReader:
         if not (self.done or self._finished):
             raise UpstreamBroken("the upstream broke off in mid-answer: no finish_reason came")
 
-    def _complete(self) -> Iterator[Chunk]:
+    def _complete(self, event: bytes) -> Chunk:
         self.done = True
         if not self._any:
             raise UpstreamBroken("the upstream's stream ended before it said anything")
-        if self._carried:
-            yield Chunk({"choices": []}, event=self._carried)
+        return Chunk({"choices": []}, event=self._carried + event)
 
     def _chunk(self, event: bytes, data: bytes) -> Chunk:
         is_named_error = name_of(event) == b"error"
@@ -176,6 +175,12 @@ def _parsed(body: bytes) -> Any:
         return read(body)
     except (ValueError, RecursionError):
         return None
+
+
+def _are_answers(choices: Any) -> bool:
+    if not choices or not _are_objects(choices):
+        return False
+    return all(isinstance(choice.get("message"), dict) for choice in choices)
 
 
 def _are_objects(items: Any) -> TypeGuard[list[dict[str, Any]]]:

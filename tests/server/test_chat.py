@@ -293,6 +293,13 @@ async def test_a_clients_own_parameter_that_is_refused_stays_its_error() -> None
         (ask(model=3), 400, "model"),
         (ask(stream="yes"), 400, "stream"),
         (ask(n=0), 400, "'n'"),
+        (ask(response_format="json"), 400, "response_format"),
+        (ask(modalities=5), 400, "modalities"),
+        (ask(tool_choice={"type": "allowed_tools", "allowed_tools": "x"}), 400, "tool_choice"),
+        (ask(tools=[None]), 400, "tools"),
+        (ask(tools=[{"type": "function", "function": "f"}]), 400, "tools"),
+        (ask(functions="abc"), 400, "functions"),
+        (ask(messages=[{"role": "user", "content": [{"type": []}]}]), 400, "messages"),
         (ask(honesty={"strategy": "gatd"}), 400, "did you mean 'gated'?"),
         (ask(honesty={"treshold": 0.2}), 400, "did you mean 'threshold'?"),
         (ask(honesty={"threshold": 2}), 400, "0 to 1"),
@@ -323,6 +330,54 @@ async def test_paths_methods_sizes_and_types_that_are_wrong_are_openai_shaped_to
         assert (status, reply["error"]["type"]) == (413, "invalid_request_error")
         status, reply, _ = await on.post(ask(), Content_Type="text/plain")
         assert status == 415
+
+
+@pytest.mark.parametrize("choices", [[], [{"message": None}], [{"message": "hello"}], [None]])
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_choices_that_are_none_are_a_502(choices: list, strategy: str) -> None:
+    broken = answer({**completion(), "choices": choices})
+    async with proxy(lambda _: broken, strategy=strategy) as on:
+        status, reply, _ = await on.post(ask())
+    assert (status, reply["error"]["code"]) == (502, "upstream_broken")
+
+
+async def test_single_without_an_answer_is_no_answer() -> None:
+    said = f"<limits>{NO_DOUBT}</limits>"
+    async with proxy(script(single=said), strategy="single") as on:
+        _, reply, _ = await on.post(ask())
+    assert reply["choices"][0]["message"]["content"] == DRAFT
+    assert reply["honesty"]["outcome"] == "draft_fallback"
+
+
+async def test_single_that_is_limited_is_not_asked_again() -> None:
+    async with proxy(script(single=LIMITED), strategy="single") as on:
+        status, _, headers = await on.post(ask())
+        assert len(on.upstream.seen) == 1
+    assert (status, headers["retry-after"]) == (429, "7")
+
+
+async def test_annotations_are_waited_for() -> None:
+    slow = Reply([1.3, json.dumps(completion(DOUBT)).encode()])
+    body = ask(max_tokens=5, honesty={"annotate": True})
+    async with proxy(script(confusion=slow)) as on:
+        _, reply, _ = await on.post(body)
+    assert reply["honesty"]["doubts"]
+
+
+async def test_usage_is_the_sum_of_what_was_reported() -> None:
+    silent = completion(MERGED)
+    del silent["usage"]
+    async with proxy(script(confusion=DOUBT, merge=answer(silent))) as on:
+        _, reply, _ = await on.post(ask())
+    assert reply["usage"]["total_tokens"] == 14
+
+
+async def test_only_the_call_whose_answer_is_returned_is_stored() -> None:
+    replies = script(confusion=DOUBT, critique="A fault.", edit="Edited.")
+    async with proxy(replies, strategy="critique") as on:
+        await on.post(ask(store=True, metadata={"a": "b"}))
+        stored = [step for step, body in on.bodies().items() if "store" in body]
+    assert stored == ["edit"]
 
 
 async def test_an_upstream_that_isnt_there_is_a_502_that_says_so() -> None:

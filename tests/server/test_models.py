@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import openai
 import pytest
 
 from tests.proxy import DOUBT, Script, ask, proxy, script
-from tests.upstreams import answer
+from tests.upstreams import Reply, answer
 
 
 async def test_models_are_the_upstreams_own_and_their_variants() -> None:
@@ -75,6 +77,49 @@ async def test_a_model_that_the_upstream_lists_wins_over_a_suffix() -> None:
     async with proxy(replies) as on:
         _, _, told = await on.post(ask(model="m@raw"))
         assert on.bodies()["draft"]["model"] == "m@raw"
+    assert told["x-honesty-strategy"] == "gated"
+
+
+async def test_a_list_that_never_comes_holds_nobody_who_leaves() -> None:
+    def hung(seen):
+        if seen.path.endswith("/models"):
+            return Reply(then="hold")
+        return script()(seen)
+
+    async with proxy(hung) as on:
+        asking = asyncio.create_task(on.post(ask(model="m@raw")))
+        await asyncio.wait_for(on.upstream.holding.wait(), 5)
+        asking.cancel()
+        await asyncio.wait_for(on.upstream.gone.wait(), 5)
+
+
+async def test_requests_that_come_together_read_one_list() -> None:
+    replies = script()
+    replies.models = ["m@raw"]
+
+    def slow(seen):
+        reply = replies(seen)
+        pause = [0.2] if seen.path.endswith("/models") else []
+        return Reply([*pause, *reply.pieces], content_type=reply.content_type)
+
+    async with proxy(slow) as on:
+        told = await asyncio.gather(*(on.post(ask(model="m@raw")) for _ in range(4)))
+        assert sum(seen.path.endswith("/models") for seen in on.upstream.seen) == 1
+    assert {headers["x-honesty-strategy"] for _, _, headers in told} == {"gated"}
+
+
+async def test_a_list_refused_to_one_caller_is_not_remembered_for_all() -> None:
+    replies = script()
+    replies.models = ["m@raw"]
+
+    def private(seen):
+        if "Authorization" not in seen.headers:
+            return answer({"error": {"message": "who?"}}, status=401)
+        return replies(seen)
+
+    async with proxy(private) as on:
+        await on.post(ask(model="m@raw"))
+        _, _, told = await on.post(ask(model="m@raw"), Authorization="Bearer k")
     assert told["x-honesty-strategy"] == "gated"
 
 

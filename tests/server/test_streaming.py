@@ -205,6 +205,47 @@ async def test_reasoning_streams_live_and_an_empty_answer_after_it_falls_back() 
     assert roles.count("assistant") == 1
 
 
+async def test_a_merge_that_calls_a_tool_falls_back_and_never_splices() -> None:
+    called = chunk()
+    called["choices"][0]["delta"] = {"role": "assistant", "tool_calls": [{"index": 0, "id": "c"}]}
+    merge = events(event(called), event(chunk(None, "tool_calls")))
+    async with proxy(script(confusion=DOUBT, merge=merge)) as on:
+        found = await chunks(on, ask(stream=True))
+    assert texts(found) == DRAFT
+    assert not any("tool_calls" in c["delta"] for piece in found for c in piece["choices"])
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_usage_on_the_finishing_chunk_is_told_once_if_asked_for(asked: bool) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    draft = events(event(chunk("x")), event(chunk(None, "stop", usage=usage)))
+    options = {"stream_options": {"include_usage": True}} if asked else {}
+    async with proxy(script(draft=draft)) as on:
+        found = await chunks(on, ask(stream=True, **options))
+    reported = [piece for piece in found if piece.get("usage")]
+    assert [piece["choices"] for piece in reported] == ([[]] if asked else [])
+
+
+async def test_a_confusion_that_trails_on_doesnt_hold_up_the_end() -> None:
+    trailing = Reply(
+        [event(chunk('{"doubts": [], ')), 30.0], content_type="text/event-stream", then="hold"
+    )
+    slow = [word + " " for word in ["one", "two", "three"]]
+    async with proxy(script(draft=slow, confusion=trailing)) as on:
+        found = await asyncio.wait_for(chunks(on, ask(stream=True)), 10)
+    assert found[-1]["honesty"]["outcome"] == "draft_kept"
+    assert found[-1]["honesty"]["steps"][1]["usage"] is None
+
+
+@pytest.mark.parametrize("done", [b"data:[DONE]\n\n", b"data: [DONE]\r\n\r\n"])
+async def test_raw_streams_end_as_the_upstream_ends_them(done: bytes) -> None:
+    sent = [event(chunk("a", "stop")), done]
+    async with proxy(lambda _: events(*sent, done=False), strategy="raw") as on:
+        url = f"{on.url}/chat/completions"
+        async with on.session.post(url, json=ask(stream=True)) as got:
+            assert await got.read() == b"".join(sent)
+
+
 async def test_merged_text_and_kept_text_are_never_spliced() -> None:
     async with proxy(script(confusion=DOUBT)) as on:
         found = await chunks(on, ask(stream=True))
