@@ -146,4 +146,5 @@ class PromptError(HonestProxyError):
 class SettingsError(HonestProxyError):
     """A setting is unknown or has a wrong value."""
 
+    type = "invalid_request_error"
     code = "settings_error"

@@ -44,7 +44,7 @@ MARKS = {
     "single": "strictly in this form",
     "paper merge": "Confusing points:",
     "paper confusion": "You are an honest and curious assistant",
-    "confusion": "Do not answer the last message",
+    "confusion": "o not answer the last message",
 }
 """Words of ours by which an upstream can tell the steps apart."""
 

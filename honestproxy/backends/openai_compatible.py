@@ -100,9 +100,7 @@ class OpenAICompatible:
         method = "GET" if body is None else "POST"
         response: ClientResponse | None = None
         try:
-            response = await self._client().request(
-                method, url, data=_payload(body), headers=sent, allow_redirects=False
-            )
+            response = await self._requested(method, url, sent, body)
             if not 200 <= response.status < 300:
                 raise wire.refusal(response.status, response.headers, await response.read())
             yield response
@@ -115,6 +113,16 @@ class OpenAICompatible:
         finally:
             if response is not None:
                 response.close()  # what was read to its end has gone back to the pool before
+
+    async def _requested(
+        self, method: str, url: URL, headers: dict[str, str], body: bytes | None
+    ) -> ClientResponse:
+        """Send it; once more where the connection, idle before, turns out to be closed."""
+        client, options = self._client(), {"headers": headers, "allow_redirects": False}
+        try:
+            return await client.request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+            return await client.request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
 
     def _headers(self, given: Mapping[str, str], *, has_body: bool) -> dict[str, str]:
         headers = {name.lower(): value for name, value in given.items()}

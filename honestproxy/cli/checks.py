@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Literal
 
 from honestproxy.cli import question
 from honestproxy.cli.models import EMBEDDED, embedded_row
@@ -109,16 +109,10 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         return f"on {torch.cuda.get_device_name()}"
-    native = "with" if _has_fast_bfloat16() else "without"
+    from honestproxy.backends.local.weights import has_fast_bfloat16
+
+    native = "with" if has_fast_bfloat16() else "without"
     return f"on {torch.get_num_threads()} CPU threads, {native} fast bfloat16"
-
-
-def _has_fast_bfloat16() -> bool:
-    import torch
-
-    known: Any = torch.backends.cpu.get_cpu_capability()
-    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return "AVX512" in known and bool(asked and asked())
 
 
 def _embedded(settings: Settings) -> Check:

@@ -31,7 +31,9 @@ def doctor(settings: Settings, as_json: Json = False) -> None:
 
 
 def _table(checks: list[Check]) -> Table:
-    table = Table("", "what", "found", "remedy", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "found", "remedy"):
+        table.add_column(heading, overflow="fold")
     for check in checks:
         sign, colour = _SIGNS[check.state]
         table.add_row(Text(sign, colour), check.name, safe(check.found), safe(check.remedy))

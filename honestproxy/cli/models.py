@@ -46,7 +46,8 @@ def pull(settings: Settings, name: Name = EMBEDDED, as_json: Json = False) -> No
     if name.removeprefix("local:") != EMBEDDED:
         raise InvalidRequest(
             f"{name!r} can't be pulled, only {EMBEDDED!r}; "
-            f"a model of the hub is fetched on first use: honestproxy serve --upstream local:{name}"
+            "a model of the hub is fetched on first use: "
+            "honestproxy serve --upstream local:ORGANISATION/NAME"
         )
     from honestproxy.backends.local import embedded
 

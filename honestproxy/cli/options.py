@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,12 @@ import typer
 from typer.core import TyperGroup
 
 from honestproxy.cli.output import print_error
-from honestproxy.errors import HonestProxyError, UpstreamError, UpstreamUnreachable
+from honestproxy.errors import (
+    HonestProxyError,
+    SettingsError,
+    UpstreamError,
+    UpstreamUnreachable,
+)
 from honestproxy.settings import Settings, load
 
 COMMON = ("upstream", "model", "strategy")
@@ -64,8 +71,13 @@ def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
     except HonestProxyError as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from None
+    except OSError as error:  # a full disk, a folder that may not be written, …
+        print_error(SettingsError(str(error)), as_json=as_json)
+        raise typer.Exit(MISTAKE) from None
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None  # 128 + SIGINT, as shells count
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # 128 + SIGINT; at once: a thread may be deep in a conversion
 
 
 def exit_code(error: HonestProxyError) -> int:

@@ -35,6 +35,12 @@ FLAGS = (
     "usage",
     "variants",
     "cache",
+    "confusion_tokens",
+    "stream_head_wait",
+    "ping_interval",
+    "connect_timeout",
+    "step_timeout",
+    "max_body_bytes",
 )
 
 _GRACE = 3
@@ -114,11 +120,11 @@ async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) 
     strategy = question.default_strategy(settings, backend)
 
     async def announce() -> None:
-        model = await _listed_model(settings, backend)
+        model, trouble = await _listed_model(settings, backend)
         if as_json:
             print_json({"url": url, "model": model, "strategy": strategy})
         else:
-            _say_hello(settings, url, model, strategy)
+            _say_hello(settings, url, model, strategy, trouble)
 
     await _until_stopped(app, listener, announce)
 
@@ -144,24 +150,28 @@ async def _until_stopped(app: ASGIApp, listener: socket.socket, announce: Any) -
     await Server(config).serve(sockets=[listener])
 
 
-async def _listed_model(settings: Settings, backend: Backend) -> str | None:
-    """The model to show in examples; None where the upstream doesn't say in time."""
-    with suppress(HonestProxyError, TimeoutError):
+async def _listed_model(settings: Settings, backend: Backend) -> tuple[str | None, str]:
+    """The model to show in examples, or None and why: the upstream doesn't say, or not in time."""
+    try:
         async with asyncio.timeout(_LISTED_WITHIN):
-            return await question.pick_model(backend, settings)
-    return None
+            return await question.pick_model(backend, settings), ""
+    except TimeoutError:
+        return None, "the upstream hasn't listed its models yet"
+    except HonestProxyError as error:
+        return None, error.message
 
 
-def _say_hello(settings: Settings, url: str, model: str | None, strategy: str) -> None:
-    name = safe(model or "MODEL")
+def _say_hello(
+    settings: Settings, url: str, model: str | None, strategy: str, trouble: str
+) -> None:
     stdout().print(
         f"honestproxy listens on {url}\n"
         f"upstream {safe(settings.upstream)} · strategy {strategy}\n\n"
-        f"{how_to_try(url, name)}\n\nCtrl-C stops it.",
+        f"{how_to_try(url, safe(model or 'MODEL'))}\n\nCtrl-C stops it.",
         soft_wrap=True,
     )
     if model is None:
-        _warn("the upstream lists no models yet: put the name of one of its models for MODEL")
+        _warn(f"{safe(trouble)}; put the name of one of its models for MODEL")
     if not is_loopback(settings.host):
         _warn(
             f"listening on {settings.host}: whoever reaches this machine can use the upstream "

@@ -135,6 +135,12 @@ async def test_the_upstream_key_replaces_the_clients():
     assert server.seen[0].headers.getall("Authorization") == [f"Bearer {KEY}"]
 
 
+async def test_a_request_is_sent_again_where_its_idle_connection_was_closed():
+    async with serving(Reply(then="drop"), answer(completion())) as (server, remote):
+        assert (await remote.complete(ASK)).text == "Paris."
+    assert len(server.seen) == 2
+
+
 async def test_cookies_are_not_kept():
     async with serving(answer(completion(), headers={"Set-Cookie": "a=b"})) as (server, remote):
         await remote.complete(ASK)

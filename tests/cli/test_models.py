@@ -42,7 +42,7 @@ def test_an_upstream_that_is_not_there_is_a_mistake(cli):
 def test_only_the_embedded_model_can_be_pulled(cli):
     done = cli("models", "pull", "org/other")
     assert done.exit_code == 2
-    assert "--upstream local:org/other" in done.stderr
+    assert "--upstream local:ORGANISATION/NAME" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["models", "pull"], ["serve", "--port", "0"], ["ask", "hi"]])

@@ -48,6 +48,19 @@ def converted(gguf: Path, cache: Path, key: str, progress: Callable[[str], None]
             shutil.rmtree(part, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def writing(cache: Path) -> Iterator[None]:
+    """Say what to do where the cache folder can't be written."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ModelUnavailable(
+            f"the cache folder {cache} can't be used: {why}; "
+            "choose another with --cache or HONESTPROXY_CACHE"
+        ) from None
+
+
 def key_of(gguf: Path) -> str:
     """A key for a user's own file that changes when the file does."""
     stat = gguf.stat()

@@ -11,7 +11,7 @@ from typing import Final
 from honestproxy.errors import BackendError
 
 INSTALL: Final = "local models need torch and transformers: pip install 'honestproxy[local]'"
-_PATIENCE: Final = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "20000"}
+_PATIENCE: Final = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 
 
 def prepare() -> None:
@@ -43,9 +43,9 @@ def _patient_threads() -> Iterator[None]:
     """Let torch's threads soon sleep while they wait for one another; read once, at its import.
 
     Spinning without end, which is the default, makes a token take seconds as soon as other
-    programs want the same cores; never spinning costs a quarter of the speed where nothing
-    else runs. A short spin costs 5 % of it (29.4 tokens/s spinning on, 28.0 so, 22.9 asleep at
-    once, on two cores). A user's own values of these variables win.
+    programs want the same cores; sleeping at once costs a quarter of the speed where nothing
+    else runs. A very short spin lies between (29 tokens/s spinning on, 25 so, 23 asleep at
+    once, on two quiet cores). A user's own values of these variables win.
     """
     wanted = {} if "torch" in sys.modules else _PATIENCE
     ours = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -118,9 +118,10 @@ def _place(spec: Spec, cache: Path, progress: Progress) -> str:
         return spec.name
     if spec.kind == "folder":
         return str(spec.path)
-    if spec.kind == "embedded":
-        return str(embedded.fetch(cache, progress))
-    return str(convert.converted(spec.path, cache, convert.key_of(spec.path), progress))
+    with convert.writing(cache):
+        if spec.kind == "embedded":
+            return str(embedded.fetch(cache, progress))
+        return str(convert.converted(spec.path, cache, convert.key_of(spec.path), progress))
 
 
 def _load(place: str, spec: Spec, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -196,9 +197,12 @@ def _dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.bfloat16
-    # Without these instructions bfloat16 is emulated, and slower than float32.
-    native = any(
-        getattr(torch.cpu, name, lambda: False)()
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if has_fast_bfloat16() else torch.float32
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16; elsewhere it is emulated, and slower than float32."""
+    import torch
+
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
