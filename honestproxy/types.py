@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
 from msgspec import DecodeError, Raw, ValidationError
@@ -406,13 +406,39 @@ class Doubts:
     confidence: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a backend read of a conversation from inside the model, before any answer.
+
+    `kinds`: the probability of each kind of doubt, together that of any; `threshold`: above it
+    there is doubt. `subs` says more closely what each kind would be about.
+    """
+
+    kinds: Mapping[DoubtKind, float]
+    threshold: float
+    subs: Mapping[DoubtKind, str] = field(default_factory=dict)
+
+    @property
+    def doubt(self) -> float:
+        """The probability of any doubt."""
+        return sum(self.kinds.values())
+
+    def without(self, kinds: Iterable[str]) -> Scores:
+        """The same, but for kinds that the app's own abilities rule out."""
+        lifted = frozenset(kinds)
+        left = {kind: chance for kind, chance in self.kinds.items() if kind not in lifted}
+        return Scores(left, self.threshold, self.subs)
+
+
 class Backend(Protocol):
     """Everything that answers a chat request: an API, a local model, a double, a pipeline.
 
     `stream` may yield a chunk without choices as soon as the request is accepted, so that
     a caller knows early that no error status will follow. Both raise `UpstreamError`. One that
     takes long to start may have `async load(progress=None)`, awaited before the first request;
-    `progress` is called with lines of text.
+    `progress` is called with lines of text. One that sees inside its model may have
+    `async read(request) -> Scores`, and then continues a last message of the assistant; with
+    the field `echo` it gives that message's text as the beginning of its answer.
     """
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
