@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
+from honestproxy.doubts import Scores
 from honestproxy.errors import InvalidRequest, UpstreamError
-from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk, Scores
+from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
 _REFUSED: Final = (400, 422)
 _OTHER_NAME: Final = {"max_tokens": "max_completion_tokens"}

@@ -11,10 +11,11 @@ from typing import Any, Final, Protocol
 from honestproxy import conversation
 from honestproxy.call import Call
 from honestproxy.compatible import Compatible
+from honestproxy.doubts import Scores
 from honestproxy.errors import StepFailed
 from honestproxy.templates import Prompt, Prompts, block
 from honestproxy.trace import Step, Trace
-from honestproxy.types import ChatRequest, ChatResponse, Doubts, Scores
+from honestproxy.types import ChatRequest, ChatResponse, Doubts
 
 IDEMPOTENCY: Final = "Idempotency-Key"
 

@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
 from msgspec import DecodeError, Raw, ValidationError
@@ -404,30 +404,6 @@ class Doubts:
 
     items: tuple[Doubt, ...] = ()
     confidence: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What a backend read of a conversation from inside the model, before any answer.
-
-    `kinds`: the probability of each kind of doubt, together that of any; `threshold`: above it
-    there is doubt. `subs` says more closely what each kind would be about.
-    """
-
-    kinds: Mapping[DoubtKind, float]
-    threshold: float
-    subs: Mapping[DoubtKind, str] = field(default_factory=dict)
-
-    @property
-    def doubt(self) -> float:
-        """The probability of any doubt."""
-        return sum(self.kinds.values())
-
-    def without(self, kinds: Iterable[str]) -> Scores:
-        """The same, but for kinds that the app's own abilities rule out."""
-        lifted = frozenset(kinds)
-        left = {kind: chance for kind, chance in self.kinds.items() if kind not in lifted}
-        return Scores(left, self.threshold, self.subs)
 
 
 class Backend(Protocol):

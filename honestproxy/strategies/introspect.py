@@ -8,8 +8,8 @@ from honestproxy.errors import HonestProxyError, InvalidRequest, StepFailed
 from honestproxy.types import Doubt, Doubts
 
 if TYPE_CHECKING:
+    from honestproxy.doubts import Scores
     from honestproxy.turn import Answer, Turn
-    from honestproxy.types import Scores
 
 CLEAR: Final = 0.45
 """Share of the doubt that a kind must hold for an opening of its own: a wrong one is untrue."""

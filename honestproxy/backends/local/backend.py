@@ -22,9 +22,10 @@ from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
 from honestproxy.backends.local.request import sampling
 from honestproxy.backends.local.sense import Sense
 from honestproxy.backends.local.weights import Loaded
+from honestproxy.doubts import Scores
 from honestproxy.errors import BackendError, UnknownModel
 from honestproxy.settings import Settings
-from honestproxy.types import ChatRequest, ChatResponse, Chunk, Scores, Usage
+from honestproxy.types import ChatRequest, ChatResponse, Chunk, Usage
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

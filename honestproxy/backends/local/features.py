@@ -36,8 +36,11 @@ class Layers:
         """Raises InvalidRequest where the model shows no hidden states."""
         from torch.nn import ModuleList
 
-        depth = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-        found = [m for m in model.modules() if isinstance(m, ModuleList) and len(m) == depth > 0]
+        config = getattr(model, "config", None)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else None
+        depth = getattr(text, "num_hidden_layers", 0)
+        modules = model.modules() if hasattr(model, "modules") else ()
+        found = [m for m in modules if isinstance(m, ModuleList) and len(m) == depth > 0]
         if not found:
             raise InvalidRequest(
                 f"{type(model).__name__} shows no hidden states to read doubt from; {REMEDY}",

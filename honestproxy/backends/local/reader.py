@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from honestproxy.backends.local.exemplars import NONE, Exemplar
+from honestproxy.doubts import Scores
 from honestproxy.errors import BackendError
-from honestproxy.types import DoubtKind, Scores
+from honestproxy.types import DoubtKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,8 +223,9 @@ def load(path: Path, digest: str, width: int) -> Reader | None:
     """The reader kept at `path`; None where there is none, or one that is broken or another's."""
     import numpy as np
 
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        with np.load(path, allow_pickle=False) as kept:
+    broken = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+    with contextlib.suppress(*broken):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             told = json.loads(str(kept["told"]))
             reader = _rebuilt(told, {name: kept[name] for name in kept.files})
         if reader.digest == digest and _sound(reader, width):

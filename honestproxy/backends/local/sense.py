@@ -20,8 +20,9 @@ from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.exemplars import Exemplar
 from honestproxy.backends.local.features import LONGEST, Layers, Shared
 from honestproxy.backends.local.reader import Reader
+from honestproxy.doubts import Scores
 from honestproxy.errors import BackendError, HonestProxyError
-from honestproxy.types import ChatRequest, Scores
+from honestproxy.types import ChatRequest
 
 if TYPE_CHECKING:
     from honestproxy.backends.local.engine import Engine
