@@ -1,6 +1,4 @@
-"""Doubts out of what a model wrote, tolerant of its form and strict about its meaning; or read
-from inside it.
-"""
+"""Doubts out of what a model wrote, or holds: tolerant of form, strict about meaning."""
 
 from __future__ import annotations
 

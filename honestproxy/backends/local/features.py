@@ -36,7 +36,7 @@ class Layers:
         """Raises InvalidRequest where the model shows no hidden states."""
         from torch.nn import ModuleList
 
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else None
         depth = getattr(text, "num_hidden_layers", 0)
         modules = model.modules() if hasattr(model, "modules") else ()
