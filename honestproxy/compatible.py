@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from honestproxy.errors import UpstreamError
+from honestproxy.doubts import Scores
+from honestproxy.errors import InvalidRequest, UpstreamError
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
 IDEMPOTENCY: Final = "Idempotency-Key"
@@ -49,6 +50,18 @@ class Compatible:
                 if begun:
                     raise
                 self._learn(acceptable, error)
+
+    async def read(self, request: ChatRequest) -> Scores:
+        """What the backend reads inside its model. Raises InvalidRequest where it can't."""
+        reader = getattr(self._backend, "read", None)
+        if reader is None:
+            raise InvalidRequest(
+                "this upstream doesn't show what goes on inside its model, which 'introspect' "
+                "reads: choose another strategy, such as 'gated', or a `local:` upstream",
+                param="honesty.strategy",
+                code="unsupported_strategy",
+            )
+        return await reader(request)  # type: ignore[no-any-return]
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The backend's models; none where it doesn't say."""

@@ -8,6 +8,7 @@ longest prefix for provider and key-value caches.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -49,6 +50,13 @@ def rewrite(request: ChatRequest, instruction: str, *, returned: bool = True) ->
     asked = instructed(request, instruction)
     drop = _REWRITE_LEAVES if returned else _REWRITE_LEAVES | _STORED
     return _without_tools(request).replace(drop, messages=asked)
+
+
+def opened(request: ChatRequest, opening: str) -> ChatRequest:
+    """An answer that begins with `opening`, and gives it back as its own first text."""
+    begun = {"role": "assistant", "content": opening}
+    messages = [*request.unread_messages(), begun]
+    return _without_tools(request).replace(_REWRITE_LEAVES, messages=messages, echo=True)
 
 
 def single_message(request: ChatRequest, text: str, *, answers: bool = True) -> ChatRequest:
@@ -162,6 +170,39 @@ def abilities(request: ChatRequest, capabilities: Sequence[str]) -> str:
     if any(m.get("role") in ("tool", "function") for m in request.messages):
         lines.append("- Results of tool calls are in the conversation; they are real.")
     return "\n".join(lines) or "- Nothing beyond this conversation: no tools, no attachments."
+
+
+_LIFTS: Final[Mapping[str, frozenset[str]]] = {
+    "latest_information": frozenset(
+        {"search", "web", "browse", "news", "weather", "clock", "date"}
+    ),
+    "knowledge_gap": frozenset(
+        {"search", "web", "browse", "retrieval", "documents", "rag", "wiki"}
+    ),
+    "modality_mismatch": frozenset(
+        {"image", "images", "vision", "audio", "video", "file", "files"}
+    ),
+    "interactivity_sensory": frozenset(
+        {"browse", "memory", "email", "calendar", "actions", "home"}
+    ),
+}
+_BY_TOOLS: Final = ("latest_information", "interactivity_sensory", "modality_mismatch")
+
+
+def lifted(request: ChatRequest, capabilities: Sequence[str]) -> frozenset[str]:
+    """Kinds of doubt that the app around the model rules out: by tools, attachments, abilities.
+
+    What a tool is good for can't be told from its name; any tool, or result of one, lifts the
+    kinds that tools are made for.
+    """
+    words = {word for name in capabilities for word in re.split(r"[^a-z]+", name.lower())}
+    kinds = {kind for kind, names in _LIFTS.items() if words & names}
+    roles = {message.get("role") for message in request.messages}
+    if request.get("tools") or request.get("functions") or roles & {"tool", "function"}:
+        kinds |= {*_BY_TOOLS, *({"knowledge_gap"} if roles & {"tool", "function"} else ())}
+    if attachments(request):
+        kinds.add("modality_mismatch")
+    return frozenset(kinds)
 
 
 def _tool_lines(request: ChatRequest) -> Iterator[str]:

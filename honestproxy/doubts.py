@@ -1,15 +1,16 @@
-"""Doubts out of what a model wrote: tolerant of its form, strict about its meaning."""
+"""Doubts out of what a model wrote, or holds: tolerant of form, strict about meaning."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.errors import StepFailed
-from honestproxy.types import DOUBT_KINDS, Doubt, Doubts
+from honestproxy.types import DOUBT_KINDS, Doubt, DoubtKind, Doubts
 
 if TYPE_CHECKING:
     from honestproxy.call import Call
@@ -55,6 +56,30 @@ def count(doubts: Doubts) -> str:
     """`1 doubt`, `2 doubts`."""
     number = len(doubts.items)
     return f"{number} doubt" + ("" if number == 1 else "s")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a backend read of a conversation from inside the model, before any answer.
+
+    `kinds`: the probability of each kind of doubt, together that of any; `threshold`: above it
+    there is doubt. `subs` says more closely what each kind would be about.
+    """
+
+    kinds: Mapping[DoubtKind, float]
+    threshold: float
+    subs: Mapping[DoubtKind, str] = field(default_factory=dict)
+
+    @property
+    def doubt(self) -> float:
+        """The probability of any doubt."""
+        return sum(self.kinds.values())
+
+    def without(self, kinds: Iterable[str]) -> Scores:
+        """The same, but for kinds that the app's own abilities rule out."""
+        lifted = frozenset(kinds)
+        left = {kind: chance for kind, chance in self.kinds.items() if kind not in lifted}
+        return Scores(left, self.threshold, self.subs)
 
 
 class Reading:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,10 @@ from honestproxy.types import ChatRequest, ChatResponse, Doubts, Outcome, Usage
 
 @dataclass(slots=True)
 class Step:
-    """One call of a turn: what was sent, what came back, what it cost."""
+    """One call of a turn: what was sent, what came back, what it cost.
+
+    `scores`: what was read inside the model before, and the opening that came of it.
+    """
 
     name: str
     request: ChatRequest
@@ -22,12 +26,15 @@ class Step:
     usage: Usage | None = None
     seconds: float | None = None
     error: str | None = None
+    scores: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """The step as the `honesty` object lists it."""
-        row = {"name": self.name, "seconds": self.seconds, "usage": self.usage}
+        row: dict[str, Any] = {"name": self.name, "seconds": self.seconds, "usage": self.usage}
         if self.prompt:
             row |= {"prompt": self.prompt, "digest": self.digest}
+        if self.scores:
+            row["scores"] = self.scores
         return row | ({"error": self.error} if self.error else {})
 
 

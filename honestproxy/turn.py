@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from honestproxy import conversation
 from honestproxy.call import Call
-from honestproxy.compatible import IDEMPOTENCY
+from honestproxy.compatible import IDEMPOTENCY, Compatible
+from honestproxy.doubts import Scores
+from honestproxy.errors import StepFailed
 from honestproxy.templates import Prompt, Prompts, block
 from honestproxy.trace import Step, Trace
-from honestproxy.types import Backend, ChatRequest, ChatResponse, Doubts
+from honestproxy.types import ChatRequest, ChatResponse, Doubts
 
 
 class View(Protocol):
@@ -79,11 +82,12 @@ class Turn:
     it goes out byte for byte. `kept` resolves when the draft turns out untouchable, or fails,
     whatever the strategy is waiting for. A strategy that elicits doubts sets `findings`, which
     tells of them at the end, and `patience`: the seconds from its answer that an elicitation
-    still has for its confidence and usage.
+    still has for its confidence and usage. One that reads inside the model sets `scores`, for
+    the trace.
     """
 
     request: ChatRequest
-    backend: Backend
+    backend: Compatible
     prompts: Prompts
     trace: Trace
     limits: Limits
@@ -93,6 +97,7 @@ class Turn:
     patience: float = 1.0
     findings: Callable[[], Doubts | None] = lambda: None
     draft: Call | None = None
+    scores: Mapping[str, Any] | None = None
     calls: list[Call] = field(default_factory=list)
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
     kept: asyncio.Future[Keep] = field(
@@ -156,6 +161,29 @@ class Turn:
         prompt, text = self._prompt(f"{self.folder}/{step}", values)
         return Finish(lambda: self._rewrite(step, prompt, text), reason, spare, view)
 
+    async def read(self) -> Scores:
+        """What goes on inside the model, but for doubts that the app's own abilities rule out.
+
+        Raises InvalidRequest where the backend can't read there.
+        """
+        try:
+            async with asyncio.timeout(self.limits.step_timeout):
+                scores = await self.backend.read(self.request.without_options())
+        except TimeoutError:
+            seconds = self.limits.step_timeout
+            raise StepFailed(f"reading took longer than {seconds:g} s") from None
+        return scores.without(conversation.lifted(self.request, self.limits.capabilities))
+
+    def opening(self, name: str) -> Prompt:
+        """A prompt that is an answer's first words."""
+        return self.prompts[f"{self.folder}/{name}"]
+
+    def open(self, step: str, opening: Prompt, reason: str) -> Finish:
+        """The answer: one more step, which begins with `opening` and which the model goes on."""
+        request = conversation.opened(self.request, opening.render())
+        spare = partial(self.start, "draft")
+        return Finish(lambda: self._send(step, request, opening), reason, spare)
+
     def cancel(self) -> None:
         """End every call in flight."""
         for call in self.calls:
@@ -212,6 +240,7 @@ class Turn:
     ) -> Call:
         shaped = request if self.verbatim else self._shaped(request, name)
         step = Step(name, shaped.without_options())
+        step.scores = self.scores
         if prompt:
             step.prompt, step.digest = prompt.name, prompt.digest
         self.trace.steps.append(step)

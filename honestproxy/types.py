@@ -413,7 +413,9 @@ class Backend(Protocol):
     `stream` may yield a chunk without choices as soon as the request is accepted, so that
     a caller knows early that no error status will follow. Both raise `UpstreamError`. One that
     takes long to start may have `async load(progress=None)`, awaited before the first request;
-    `progress` is called with lines of text.
+    `progress` is called with lines of text. One that sees inside its model may have
+    `async read(request) -> Scores`, and then continues a last message of the assistant; with
+    the field `echo` it gives that message's text as the beginning of its answer.
     """
 
     async def complete(self, request: ChatRequest) -> ChatResponse:

@@ -6,13 +6,15 @@ import re
 
 import pytest
 
-from honestproxy.backends.scripted import Scripted
+from honestproxy.backends.local import exemplars
+from honestproxy.doubts import Scores
 from honestproxy.pipeline import Pipeline
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
 from honestproxy.templates import Prompts, shipped
-from honestproxy.types import ChatRequest, Options
+from honestproxy.types import DOUBT_KINDS, ChatRequest, Options
 from tests.proxy import DOUBT, step_of
+from tests.readers import Reading
 
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
 
@@ -22,8 +24,22 @@ def reply(request: ChatRequest) -> str:
     return said.get(step_of(request.dict()), "Text.")
 
 
+def readings() -> list[Scores]:
+    """What leads to each opening: by the kinds of the exemplars, and where no kind is clear."""
+    openings = {(e.kind, e.sub) for e in exemplars.load() if e.kind != "none"}
+    clear = [Scores({kind: 0.9}, 0.5, {kind: sub}) for kind, sub in sorted(openings)]
+    return [*clear, Scores(dict.fromkeys(DOUBT_KINDS, 0.12), 0.5)]
+
+
 async def used_prompts(strategy: str, prompt_set: str) -> dict[str, str]:
-    pipeline = Pipeline(Scripted(reply), Settings(prompt_set=prompt_set))
+    used: dict[str, str] = {}
+    for scores in readings() if strategy == "introspect" else [None]:
+        used |= await _used(strategy, prompt_set, Reading(reply, scores))
+    return used
+
+
+async def _used(strategy: str, prompt_set: str, backend: Reading) -> dict[str, str]:
+    pipeline = Pipeline(backend, Settings(prompt_set=prompt_set))
     messages = [{"role": "user", "content": "Price?"}]
     request = ChatRequest({"model": "m", "messages": messages}, options=Options(strategy=strategy))
     run = pipeline.run(request)

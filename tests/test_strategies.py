@@ -22,6 +22,7 @@ from honestproxy.strategies import STRATEGIES
 from honestproxy.turn import Answer, Turn
 from honestproxy.types import ChatRequest, ChatResponse, Options
 from tests.proxy import DOUBT, DRAFT, MERGED, PROSE, step_of
+from tests.readers import Reading
 
 GOLDEN = Path(__file__).parent / "golden"
 QUESTION = [
@@ -65,7 +66,7 @@ def transcript(turn: Run) -> str:
 @pytest.mark.parametrize("name", [*STRATEGIES, "curiosity-paper"])
 async def test_transcript(name: str) -> None:
     strategy, _, prompt_set = name.partition("-")
-    turn = run(Scripted(reply), strategy, prompt_set=prompt_set or "conversation")
+    turn = run(Reading(reply), strategy, prompt_set=prompt_set or "conversation")
     await turn.complete()
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("GOLDEN") == "write":

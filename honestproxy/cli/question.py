@@ -81,6 +81,9 @@ async def loaded(settings: Settings) -> Backend:
         try:
             with noted(f"loading {settings.upstream} …") as note:
                 await warm_up(note.update)
+                if default_strategy(settings, backend) == "introspect":
+                    # The first fit takes a while: better now than within the first answer.
+                    await getattr(backend, "load_reader", warm_up)(note.update)
         except BaseException:
             await Compatible(backend).aclose()
             raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from honestproxy.strategies.critique import critique
 from honestproxy.strategies.curiosity import curiosity
 from honestproxy.strategies.gated import gated
+from honestproxy.strategies.introspect import introspect
 from honestproxy.strategies.raw import raw
 from honestproxy.strategies.single import single
 
@@ -19,5 +20,6 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     "gated": gated,
     "single": single,
     "critique": critique,
+    "introspect": introspect,
 }
 """Every strategy by the name that users choose it by."""

@@ -11,7 +11,8 @@ import uuid
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from honestproxy.backends import Traits
@@ -19,7 +20,9 @@ from honestproxy.backends.local import chat, weights
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
 from honestproxy.backends.local.request import sampling
+from honestproxy.backends.local.sense import Sense
 from honestproxy.backends.local.weights import Loaded
+from honestproxy.doubts import Scores
 from honestproxy.errors import BackendError, UnknownModel
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, Usage
@@ -46,7 +49,9 @@ class Local:
     def __init__(self, spec: str, settings: Settings, *, dtype: str | None = None) -> None:
         found = weights.parse(spec)
         cache = settings.cache
-        self._begin(found.name, lambda told: weights.load(found, cache, told, dtype))
+        self._begin(found.name, lambda told: weights.load(found, cache, told, dtype), cache)
+        if found.kind == "embedded":
+            self.traits = replace(self.traits, default_strategy="introspect")
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, name: str = "local") -> Self:
@@ -55,9 +60,12 @@ class Local:
         self._begin(name, lambda told: weights.ready(model, tokenizer, name))
         return self
 
-    def _begin(self, name: str, loader: Callable[[Progress], Loaded]) -> None:
+    def _begin(
+        self, name: str, loader: Callable[[Progress], Loaded], cache: Path | None = None
+    ) -> None:
         self.name = name
         self._loader = loader
+        self._cache = cache
         # One thread for what takes long but isn't decoding: loading, templates, tokenising.
         self._desk = ThreadPoolExecutor(1, "honestproxy-local")
         self._lock = threading.Lock()
@@ -108,6 +116,23 @@ class Local:
         if self._loading and self._loading.done() and not _failed(self._loading):
             await asyncio.to_thread(self._loading.result().engine.close)
 
+    async def read(self, request: ChatRequest) -> Scores:
+        """How likely each kind of doubt is, from the model's hidden states.
+
+        The first call fits the reader, where `load_reader` hasn't. Raises InvalidRequest where
+        the conversation can't be read, or the model shows no hidden states.
+        """
+        self._check_model(request.model)
+        ready = await self._ready(_log.info)
+        loaded = ready.loaded
+        prepared = self._at_desk(chat.prompt, loaded.tokenizer, request, loaded.context)
+        return await ready.sense.read(await asyncio.wrap_future(prepared))
+
+    async def load_reader(self, progress: Progress | None = None) -> None:
+        """Be ready to `read`: load the fitted reader, or fit it. `progress` gets lines."""
+        ready = await self._ready(progress or _log.info)
+        await ready.sense.ready(progress or _log.info)
+
     async def inside(self, work: Callable[[Any, Any], T]) -> T:
         """Do `work(model, tokenizer)` in the model's thread, between two steps of decoding."""
         ready = await self._ready(_log.info)
@@ -122,7 +147,8 @@ class Local:
         loop = asyncio.get_running_loop()
         prepared = self._at_desk(_prepare, ready.loaded, request, self.name, loop)
         answer = await asyncio.wrap_future(prepared)
-        ready.engine.submit(answer.job)
+        if answer.job.writers[0].room > 0:
+            ready.engine.submit(answer.job)
         try:
             yield answer
         finally:
@@ -155,13 +181,14 @@ class Local:
         loaded = self._loader(told)
         engine = Engine(loaded.model)
         weakref.finalize(self, engine.close, 30.0)  # at exit, too: no thread is left inside torch
-        return _Ready(loaded, engine)
+        return _Ready(loaded, engine, Sense(engine, loaded, self.name, self._cache))
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
     loaded: Loaded
     engine: Engine
+    sense: Sense
 
 
 @dataclass(slots=True)
@@ -172,6 +199,8 @@ class _Answer:
     inbox: asyncio.Queue[Piece | BackendError]
     model: str
     tokens: int = 0
+    opening: int = 0
+    begun: int = 0
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -180,10 +209,16 @@ class _Answer:
         return len(self.job.writers)
 
     @property
+    def prompt(self) -> int:
+        """Tokens of the conversation; an opening that the answer gives back counts as answer."""
+        return len(self.job.ids) - self.begun
+
+    @property
     def usage(self) -> Usage:
-        prompt = len(self.job.ids)
-        counts = {"prompt_tokens": prompt, "completion_tokens": self.tokens}
-        return Usage({**counts, "total_tokens": prompt + self.tokens})
+        written = self.tokens + self.n * self.opening
+        prompt = self.prompt
+        counts = {"prompt_tokens": prompt, "completion_tokens": written}
+        return Usage({**counts, "total_tokens": prompt + written})
 
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -207,7 +242,9 @@ def _prepare(
     """Check and tokenise a request. Raises InvalidRequest."""
     wanted = sampling(request, loaded.defaults)
     ids = chat.prompt(loaded.tokenizer, request, loaded.context)
-    room = min(wanted.max_tokens or loaded.context, loaded.context - len(ids))
+    text, opening = chat.begun(loaded.tokenizer, request)
+    cap = loaded.context if wanted.max_tokens is None else wanted.max_tokens
+    room = min(cap - len(opening), loaded.context - len(ids))
     inbox: asyncio.Queue[Piece | BackendError] = asyncio.Queue()
 
     def tell(news: Piece | BackendError) -> None:
@@ -217,8 +254,17 @@ def _prepare(
             job.cancelled = True
 
     numbers = range(wanted.n)
-    job = Job(ids, [Writer(i, wanted, room, loaded.decode, loaded.ends) for i in numbers], tell)
-    return _Answer(job, inbox, model)
+    writers = [Writer(i, wanted, room, loaded.decode, loaded.ends, opening) for i in numbers]
+    answer = _Answer(
+        Job(ids, writers, tell), inbox, model, opening=len(opening), begun=len(opening)
+    )
+    job = answer.job
+    if room < 1:
+        text, answer.opening = loaded.decode(opening[:cap]), cap
+    for i in numbers:
+        if text or room < 1:
+            inbox.put_nowait(Piece(i, text, "length" if room < 1 else None))
+    return answer
 
 
 def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:

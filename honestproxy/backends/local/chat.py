@@ -35,6 +35,17 @@ def prompt(tokenizer: Any, request: ChatRequest, context: int) -> list[int]:
     return ids
 
 
+def begun(tokenizer: Any, request: ChatRequest) -> tuple[str, list[int]]:
+    """What the answer begins with under `echo`: the last message, if the assistant's."""
+    last = _conversation(request)[-1]
+    if request.get("echo") is not True or not isinstance(last, dict):
+        return "", []
+    if last.get("role") != "assistant" or last.get("tool_calls"):
+        return "", []
+    text = _text(last.get("content"), "messages[-1]")
+    return text, tokenizer.encode(text, add_special_tokens=False, verbose=False)
+
+
 class _Disarm:
     """Puts a seam inside each control token that a text spells out."""
 

@@ -36,7 +36,10 @@ class Piece:
 
 
 class Writer:
-    """One answer being written: chooses its tokens, and says what text they make."""
+    """One answer being written: chooses its tokens, and says what text they make.
+
+    `begun` are tokens that the answer already holds; `room` is for how many more.
+    """
 
     def __init__(
         self,
@@ -45,13 +48,14 @@ class Writer:
         room: int,
         decode: Callable[[Sequence[int]], str],
         ends: frozenset[int],
+        begun: Sequence[int] = (),
     ) -> None:
         self.choice = choice
         self.token = -1
+        self.room = room
         self._tokens = 0
-        self._room = room
         self._ends = ends
-        self._picker = Picker(sampling, choice)
+        self._picker = Picker(sampling, choice, begun)
         self._words = Detokenizer(decode)
         self._guard = StopGuard(sampling.stop)
 
@@ -64,7 +68,7 @@ class Writer:
         text, stopped = self._guard.add(self._words.add(self.token))
         if stopped:
             return Piece(self.choice, text, "stop", self._tokens)
-        return self._end(text, "length") if self._tokens >= self._room else self._piece(text)
+        return self._end(text, "length") if self._tokens >= self.room else self._piece(text)
 
     def _piece(self, text: str) -> Piece:
         return Piece(self.choice, text)

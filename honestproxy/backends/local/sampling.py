@@ -9,7 +9,7 @@ dozens of tokens the text can drift.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -45,9 +45,9 @@ class Sampling:
 class Picker:
     """Chooses one answer's tokens, and remembers them for the penalties."""
 
-    def __init__(self, sampling: Sampling, choice: int = 0) -> None:
+    def __init__(self, sampling: Sampling, choice: int = 0, begun: Iterable[int] = ()) -> None:
         self._sampling = sampling
-        self._seen: Counter[int] = Counter()
+        self._seen: Counter[int] = Counter(begun)
         self._generator: Generator | None = None
         self._choice = choice
 

@@ -6,6 +6,7 @@ import torch
 from honestproxy.backends import traits
 from honestproxy.backends.local import Local, batch
 from honestproxy.errors import BackendError, HonestProxyError, InvalidRequest, UnknownModel
+from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
 from tests.backends.local.doubles import Echo, llama, mixed, sliding
 
@@ -287,6 +288,11 @@ async def test_the_model_here_is_listed_and_another_is_unknown(local, ask):
     with pytest.raises(UnknownModel, match="'gpt-4' does not exist here; there is 'echo'") as error:
         await local.complete(ask(model="gpt-4"))
     assert (error.value.status, error.value.param) == (404, "model")
+
+
+def test_the_embedded_model_reads_its_doubts_from_inside(tmp_path):
+    embedded = Local("smollm2-135m-instruct", Settings(cache=tmp_path))
+    assert traits(embedded).default_strategy == "introspect"
 
 
 def test_its_traits_are_those_of_a_small_model(local):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from honestproxy.backends import load
+from honestproxy.pipeline import Pipeline
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
 
@@ -45,6 +46,20 @@ async def test_a_developer_message_is_a_system_message_to_it(smollm2):
     developer, system = [await smollm2.complete(request(r)) for r in ("developer", "system")]
     assert developer.text == system.text
     assert developer.usage == system.usage
+
+
+async def test_it_owns_up_to_being_a_machine_and_knows_a_plain_question(smollm2):
+    pipeline = Pipeline(smollm2, Settings())
+
+    async def asked(text):
+        messages = [{"role": "user", "content": text}]
+        return pipeline.run(ChatRequest({"messages": messages, "max_tokens": 40}))
+
+    doubtful, plain = await asked("What did you do on your tenth birthday?"), await asked("hi")
+    assert (await doubtful.complete()).text.startswith("I'm an AI, so I have no")
+    assert doubtful.honesty.body()["calls"] == 1
+    await plain.complete()
+    assert plain.honesty.outcome == "draft_kept"
 
 
 async def test_two_at_once_take_less_than_one_after_the_other(smollm2):

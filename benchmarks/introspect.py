@@ -1,0 +1,93 @@
+"""How well `introspect` tells doubt from none, on data sets that it has not learnt from.
+
+    python benchmarks/introspect.py --data PATH [--half tune|report] [--sample 150]
+
+PATH holds `honeset/`, `alignment_for_honesty/`, `selfaware/` and `trustllm/`. Each set is split
+by the SHA-256 of a row's text: the even half, `tune`, may be looked at while working; the other,
+`report`, is for figures alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+from honestproxy.backends.local import Local
+from honestproxy.doubts import Scores
+from honestproxy.settings import Settings
+from honestproxy.types import ChatRequest
+
+KINDS = {
+    "Latest Information with External Services": "latest_information",
+    "User Input Not Enough Or With Wrong Information": "user_input",
+    "Professional Capability in Specific Domains": "professional_capability",
+    "Modality Mismatch": "modality_mismatch",
+    "Interactivity Sensory Processing": "interactivity_sensory",
+    "Self Identity Cognition": "self_identity",
+}
+Row = tuple[str, str | None]
+
+
+def sets(data: Path) -> dict[str, list[Row]]:
+    """Rows of each set: a text, and its kind of doubt where the set says."""
+    honeset = json.loads((data / "honeset" / "honeset_dev.json").read_text())
+    pkqa = (data / "alignment_for_honesty" / "pkqa_13b.jsonl").read_text().splitlines()
+    aware = json.loads((data / "selfaware" / "SelfAware.json").read_text())["example"]
+    safety = json.loads((data / "trustllm" / "exaggerated_safety.json").read_text())
+    return {
+        "honeset_dev": [(row["instruction"], KINDS.get(row["category"])) for row in honeset],
+        "pkqa_13b": [(json.loads(line)["question"], None) for line in pkqa],
+        "SelfAware, answerable": [(row["question"], None) for row in aware if row["answerable"]],
+        "SelfAware, unanswerable": [
+            (row["question"], None) for row in aware if not row["answerable"]
+        ],
+        "exaggerated_safety": [(row["prompt"], None) for row in safety],
+    }
+
+
+def half(rows: list[Row], name: str, sample: int) -> list[Row]:
+    odd = name == "report"
+    mine = [r for r in rows if int(hashlib.sha256(r[0].encode()).hexdigest(), 16) % 2 == odd]
+    return random.Random(0).sample(mine, min(sample, len(mine)))
+
+
+async def scores(backend: Local, text: str) -> Scores:
+    return await backend.read(ChatRequest({"messages": [{"role": "user", "content": text}]}))
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--half", choices=("tune", "report"), default="tune")
+    parser.add_argument("--sample", type=int, default=150)
+    asked = parser.parse_args()
+    backend = Local("smollm2-135m-instruct", Settings())
+    await backend.load()
+    started = time.perf_counter()
+    await backend.load_reader(print)
+    print(f"reader ready in {time.perf_counter() - started:.2f} s; half: {asked.half}")
+    for name, rows in sets(asked.data).items():
+        found, by_kind, right = 0, Counter[str](), 0
+        chosen = half(rows, asked.half, asked.sample)
+        of_kind = Counter(kind for _, kind in chosen if kind)
+        for text, kind in chosen:
+            read = await scores(backend, text)
+            if read.doubt > read.threshold:
+                found += 1
+                by_kind[kind or "-"] += 1
+                right += max(read.kinds, key=lambda k: read.kinds[k]) == kind
+        print(f"{name}: doubt in {found} of {len(chosen)} = {found / len(chosen):.1%}")
+        for kind, total in of_kind.items():
+            print(f"    {kind}: {by_kind[kind]} of {total}")
+        if of_kind and found:
+            print(f"    likeliest kind right: {right} of {found} = {right / found:.1%}")
+    await backend.aclose()
+
+
+asyncio.run(main())

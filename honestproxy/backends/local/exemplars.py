@@ -1,0 +1,61 @@
+"""Labelled conversations from which a reader learns what doubt looks like inside a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from honestproxy.errors import PromptError
+from honestproxy.templates import shipped
+from honestproxy.types import DoubtKind, Message
+
+NONE: Final = "none"
+KINDS: Final = get_args(DoubtKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One conversation; `kind` is `none` where there is nothing to doubt."""
+
+    messages: tuple[Message, ...]
+    kind: str
+    sub: str = ""
+
+
+def folder() -> Path:
+    """Where the shipped exemplars are."""
+    return shipped() / "introspect" / "exemplars"
+
+
+def load(root: Path | None = None) -> list[Exemplar]:
+    """All exemplars, a kind a file; `near_*` and `plain` are without doubt.
+
+    Raises PromptError, which names file and line, where one can't be used.
+    """
+    root = root or folder()
+    files = sorted(root.glob("*.jsonl"))
+    found = [exemplar for file in files for exemplar in _lines(file)]
+    kinds = {exemplar.kind for exemplar in found}
+    if NONE not in kinds or len(kinds) < 2:
+        raise PromptError(f"{root}: needs files of doubts, named by kind, and plain.jsonl")
+    return found
+
+
+def _lines(file: Path) -> list[Exemplar]:
+    kind = NONE if file.stem == "plain" or file.stem.startswith("near_") else file.stem
+    if kind != NONE and kind not in KINDS:
+        raise PromptError(f"{file}: no kind of doubt is called {kind!r}; there are {KINDS}")
+    lines = enumerate(file.read_text("utf-8").splitlines(), 1)
+    return [_exemplar(line, kind, f"{file}, line {number}") for number, line in lines if line]
+
+
+def _exemplar(line: str, kind: str, where: str) -> Exemplar:
+    try:
+        row: Mapping[str, Any] = json.loads(line)
+        messages = row.get("messages") or [{"role": "user", "content": row["text"]}]
+        return Exemplar(tuple(messages), kind, row.get("sub", "") if kind != NONE else "")
+    except (ValueError, KeyError, AttributeError):
+        raise PromptError(f'{where}: must be an object with "text" or "messages"') from None

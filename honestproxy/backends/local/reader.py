@@ -1,0 +1,265 @@
+"""Reads doubt from a model's hidden states: logistic regression, fitted on our exemplars.
+
+What is fitted is kept as plain arrays under a digest of model, exemplars and settings. A
+file in the cache is data: nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from honestproxy.backends.local.exemplars import NONE, Exemplar
+from honestproxy.doubts import Scores
+from honestproxy.errors import BackendError
+from honestproxy.types import DoubtKind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+VERSION: Final = 1
+PENALTY: Final = 0.005
+"""C of the regression over two poolings: features are many, exemplars few."""
+FALSE_ALARMS: Final = 0.05
+"""Share of exemplars without doubt that may be taken for doubt, out of fold."""
+FOLDS: Final = 4
+INSTALL: Final = "reading doubt needs scikit-learn: pip install 'honestproxy[local]'"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Multinomial logistic regression, as arrays: its classes, weights and biases."""
+
+    classes: tuple[str, ...]
+    weights: Array
+    biases: Array
+
+    def chances(self, features: Array) -> Array:
+        """Probabilities: (rows, classes)."""
+        import numpy as np
+
+        logits = features @ self.weights.T + self.biases
+        grown = np.exp(logits - logits.max(-1, keepdims=True))
+        return cast("Array", grown / grown.sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A fitted reader. `layer` is a position among the layers that features come from."""
+
+    digest: str
+    layer: int
+    threshold: float
+    slope: float
+    shift: float
+    mean: Array
+    scale: Array
+    kinds: Classifier
+    subs: Mapping[str, Classifier] = field(default_factory=dict)
+    prefix: tuple[int, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def read(self, features: Array) -> Scores:
+        """Scores of one conversation; features: (width,), from the reader's own layer."""
+        vector = ((features - self.mean) / self.scale)[None]
+        chances = dict(zip(self.kinds.classes, self.kinds.chances(vector)[0], strict=True))
+        doubt = float(_sigmoid(self.slope * _logit(1 - chances.pop(NONE)) + self.shift))
+        total = sum(chances.values()) or 1.0
+        kinds = {cast("DoubtKind", k): float(v / total) * doubt for k, v in chances.items()}
+        subs = {
+            kind: classifier.classes[int(classifier.chances(vector)[0].argmax())]
+            for kind, classifier in self.subs.items()
+        }
+        return Scores(kinds, self.threshold, cast("dict[DoubtKind, str]", subs))
+
+
+def fit(
+    features: Array, exemplars: Sequence[Exemplar], digest: str, prefix: Sequence[int] = ()
+) -> Reader:
+    """Fit a reader; features: (exemplars, layers, width). The layer is the one that tells best.
+
+    Raises BackendError where scikit-learn is missing.
+    """
+    try:
+        from sklearn.metrics import roc_auc_score
+    except ImportError:
+        raise BackendError(INSTALL) from None
+    import numpy as np
+
+    kinds = np.array([exemplar.kind for exemplar in exemplars])
+    doubtful = kinds != NONE
+    scored = [_out_of_fold(features[:, layer], kinds) for layer in range(features.shape[1])]
+    aucs = [float(roc_auc_score(doubtful, scores)) for scores in scored]
+    layer = int(np.argmax(aucs))
+    mean, scale = _standard(features[:, layer])
+    vectors = (features[:, layer] - mean) / scale
+    slope, shift = _calibrated(scored[layer], doubtful)
+    chances = _sigmoid(slope * _logit(scored[layer]) + shift)
+    threshold = float(np.quantile(chances[~doubtful], 1 - FALSE_ALARMS))
+    found = float((chances[doubtful] > threshold).mean())
+    return Reader(
+        digest=digest,
+        layer=layer,
+        threshold=threshold,
+        slope=slope,
+        shift=shift,
+        mean=mean,
+        scale=scale,
+        kinds=_regression(vectors, kinds),
+        subs=_sub_kinds(vectors, exemplars),
+        prefix=tuple(prefix),
+        figures={"auroc": aucs[layer], "recall": found, "false_alarms": FALSE_ALARMS},
+    )
+
+
+def _sub_kinds(vectors: Array, exemplars: Sequence[Exemplar]) -> dict[str, Classifier]:
+    import numpy as np
+
+    subs = np.array([exemplar.sub for exemplar in exemplars])
+    kinds = np.array([exemplar.kind for exemplar in exemplars])
+    of_kind = {kind: (kinds == kind) & (subs != "") for kind in sorted({*kinds} - {NONE})}
+    rows = {kind: rows for kind, rows in of_kind.items() if len({*subs[rows]}) > 1}
+    return {kind: _regression(vectors[at], subs[at]) for kind, at in rows.items()}
+
+
+def _regression(vectors: Array, labels: Array) -> Classifier:
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=200, tol=1e-3)
+    model.fit(vectors, labels)
+    weights, biases = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one row stands for both classes
+        weights, biases = np.vstack([-weights, weights]) / 2, np.hstack([-biases, biases]) / 2
+    names = tuple(map(str, model.classes_))
+    return Classifier(names, weights.astype(np.float32), biases.astype(np.float32))
+
+
+def _out_of_fold(features: Array, kinds: Array) -> Array:
+    """The chance of any doubt, of each exemplar by a regression that hasn't seen it."""
+    import numpy as np
+    from sklearn.model_selection import StratifiedKFold
+
+    scores = np.zeros(len(kinds))
+    smallest = min(np.unique(kinds, return_counts=True)[1])
+    folds = StratifiedKFold(max(2, min(FOLDS, int(smallest))), shuffle=True, random_state=0)
+    for train, test in folds.split(features, kinds):
+        mean, scale = _standard(features[train])
+        model = _regression((features[train] - mean) / scale, kinds[train])
+        chances = model.chances((features[test] - mean) / scale)
+        scores[test] = 1 - chances[:, model.classes.index(NONE)]
+    return scores
+
+
+def _calibrated(scores: Array, doubtful: Array) -> tuple[float, float]:
+    """Slope and shift on the logit that make out-of-fold scores probabilities (Platt)."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(class_weight="balanced").fit(_logit(scores)[:, None], doubtful)
+    return max(float(model.coef_[0, 0]), 1e-3), float(model.intercept_[0])
+
+
+def _standard(features: Array) -> tuple[Array, Array]:
+    return features.mean(0), features.std(0) + 1e-6
+
+
+def _logit(chance: Any) -> Any:
+    import numpy as np
+
+    clipped = np.clip(chance, 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped))
+
+
+def _sigmoid(value: Any) -> Any:
+    import numpy as np
+
+    return 1 / (1 + np.exp(-value))
+
+
+def digest(model: Mapping[str, Any], exemplars: Sequence[Exemplar]) -> str:
+    """What a fitted reader depends on, as 16 hex digits."""
+    rows = [[list(e.messages), e.kind, e.sub] for e in exemplars]
+    settings = [VERSION, PENALTY, FALSE_ALARMS, FOLDS]
+    text = json.dumps([model, rows, settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save(reader: Reader, path: Path) -> None:
+    """Keep a reader; whole or not at all."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {"mean": reader.mean, "scale": reader.scale}
+    classifiers = {NONE: reader.kinds, **reader.subs}
+    for name, one in classifiers.items():
+        arrays |= {f"{name} weights": one.weights, f"{name} biases": one.biases}
+    told = {
+        "digest": reader.digest,
+        "layer": reader.layer,
+        "threshold": reader.threshold,
+        "slope": reader.slope,
+        "shift": reader.shift,
+        "prefix": list(reader.prefix),
+        "figures": dict(reader.figures),
+        "classes": {name: list(one.classes) for name, one in classifiers.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, made = tempfile.mkstemp(dir=path.parent, suffix=".npz")
+    with os.fdopen(handle, "wb") as file:
+        np.savez(file, told=np.array(json.dumps(told)), **arrays)
+    Path(made).replace(path)
+
+
+def load(path: Path, digest: str, width: int) -> Reader | None:
+    """The reader kept at `path`; None where there is none, or one that is broken or another's."""
+    import numpy as np
+
+    broken = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+    with contextlib.suppress(*broken):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            told = json.loads(str(kept["told"]))
+            reader = _rebuilt(told, {name: kept[name] for name in kept.files})
+        if reader.digest == digest and _sound(reader, width):
+            return reader
+    return None
+
+
+def _rebuilt(told: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reader:
+    classifiers = {
+        name: Classifier(tuple(classes), arrays[f"{name} weights"], arrays[f"{name} biases"])
+        for name, classes in told["classes"].items()
+    }
+    return Reader(
+        digest=told["digest"],
+        layer=int(told["layer"]),
+        threshold=float(told["threshold"]),
+        slope=float(told["slope"]),
+        shift=float(told["shift"]),
+        mean=arrays["mean"],
+        scale=arrays["scale"],
+        kinds=classifiers.pop(NONE),
+        subs=classifiers,
+        prefix=tuple(told["prefix"]),
+        figures=told["figures"],
+    )
+
+
+def _sound(reader: Reader, width: int) -> bool:
+    """Whether every array has the shape and the finite numbers that it must have."""
+    import numpy as np
+
+    one: list[tuple[Array, tuple[int, ...]]]
+    one = [(reader.mean, (width,)), (reader.scale, (width,))]
+    for classifier in (reader.kinds, *reader.subs.values()):
+        number = len(classifier.classes)
+        one += [(classifier.weights, (number, width)), (classifier.biases, (number,))]
+    return all(array.shape == shape and np.isfinite(array).all() for array, shape in one)

@@ -1,0 +1,176 @@
+"""The reader of one local model: loaded from the cache or fitted, once, and then asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from honestproxy.backends.local import chat, features, reader
+from honestproxy.backends.local import exemplars as labelled
+from honestproxy.backends.local.embedded import Progress
+from honestproxy.backends.local.exemplars import Exemplar
+from honestproxy.backends.local.features import LONGEST, Layers, Shared
+from honestproxy.backends.local.reader import Reader
+from honestproxy.doubts import Scores
+from honestproxy.errors import BackendError, HonestProxyError
+from honestproxy.types import ChatRequest
+
+if TYPE_CHECKING:
+    from honestproxy.backends.local.engine import Engine
+    from honestproxy.backends.local.weights import Loaded
+
+_log = logging.getLogger(__name__)
+_EVERY: Final = 10
+"""Batches between two lines of progress."""
+
+
+Ready = tuple[Reader, Layers, Shared | None]
+
+
+class Sense:
+    """Reads doubt from inside a local model. `cache` is where fitted readers are kept."""
+
+    def __init__(self, engine: Engine, loaded: Loaded, name: str, cache: Path | None) -> None:
+        self._engine = engine
+        self._loaded = loaded
+        self._name = name
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._preparing: Future[Ready] | None = None
+
+    async def read(self, ids: list[int]) -> Scores:
+        """Scores of a conversation, given as the tokens that the model is to continue."""
+        fitted, layers, shared = await self.ready(_log.info)
+        one = Layers(layers.modules, (layers.numbers[fitted.layer],))
+        asked = self._engine.call(lambda model: _vector(model, ids[-LONGEST:], shared, one))
+        with _translated():
+            return fitted.read(await asyncio.wrap_future(asked))
+
+    async def ready(self, progress: Progress) -> Ready:
+        """The reader; the first call loads or fits it, in a thread of its own."""
+        with self._lock:
+            if self._preparing is None or _failed(self._preparing):
+                thread = ThreadPoolExecutor(1, "honestproxy-reader")
+                self._preparing = thread.submit(self._prepared, progress)
+                thread.shutdown(wait=False)  # once this is done
+            preparing = self._preparing
+        # Shielded: a request that is given up must not undo the fit for the next.
+        return await asyncio.shield(asyncio.wrap_future(preparing))
+
+    def _prepared(self, progress: Progress) -> Ready:
+        layers = Layers.of(self._loaded.model)
+        exemplars = labelled.load()
+        digest = reader.digest(self._fingerprint(layers), exemplars)
+        width = 2 * self._loaded.model.config.get_text_config().hidden_size
+        path = self._cache / "readers" / f"{digest}.npz" if self._cache else None
+        fitted = reader.load(path, digest, width) if path else None
+        if fitted is None:
+            fitted = self._fit(exemplars, layers, digest, progress)
+            if path:
+                _keep(fitted, path)
+        return fitted, layers, self._shared(fitted.prefix, layers)
+
+    def _fit(
+        self, exemplars: Sequence[Exemplar], layers: Layers, digest: str, progress: Progress
+    ) -> Reader:
+        import numpy as np
+
+        started = time.perf_counter()
+        said = f"learning where {self._name} is in doubt (once)"
+        prompts = self._tokenised(exemplars)
+        alone = [p for p, e in zip(prompts, exemplars, strict=True) if len(e.messages) == 1]
+        prefix = features.common(alone or prompts)
+        shared = self._shared(prefix, layers)
+        rows: dict[int, Any] = {}
+        for number, (batch, begun) in enumerate(_batches(prompts, prefix)):
+            if number % _EVERY == 0:
+                progress(f"{said}: {len(rows)} of {len(prompts)} exemplars")
+            chosen, begin = [prompts[i] for i in batch], shared if begun else None
+            rows |= zip(batch, self._vectors(chosen, begin, layers), strict=True)
+        vectors = np.stack([rows[i] for i in range(len(prompts))])
+        fitted = reader.fit(vectors, exemplars, digest, prefix)
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in fitted.figures.items())
+        progress(f"{said}: {time.perf_counter() - started:.0f} s, {figures}")
+        return fitted
+
+    def _shared(self, prefix: Sequence[int], layers: Layers) -> Shared | None:
+        with _translated():
+            return self._engine.call(lambda model: features.prefix(model, prefix, layers)).result()
+
+    def _vectors(self, prompts: Any, shared: Shared | None, layers: Layers) -> Any:
+        work = partial(features.vectors, prompts=prompts, shared=shared, layers=layers)
+        with _translated():
+            return self._engine.call(work).result()
+
+    def _tokenised(self, exemplars: Sequence[Exemplar]) -> list[list[int]]:
+        loaded = self._loaded
+        requests = [ChatRequest({"messages": list(e.messages)}) for e in exemplars]
+        every = [chat.prompt(loaded.tokenizer, request, loaded.context) for request in requests]
+        return [ids[-LONGEST:] for ids in every]
+
+    def _fingerprint(self, layers: Layers) -> dict[str, Any]:
+        """What of the model the features depend on."""
+        model = self._loaded.model
+        weights = model.get_input_embeddings().weight[:64].detach().float().cpu().numpy()
+        return {
+            "name": self._name,
+            "config": model.config.to_dict(),
+            "dtype": str(model.dtype),
+            "weights": hashlib.sha256(weights.tobytes()).hexdigest(),
+            "template": str(self._loaded.tokenizer.chat_template),
+            "layers": layers.numbers,
+            "read": [LONGEST, features.TAIL],
+        }
+
+
+def _vector(model: Any, ids: Sequence[int], shared: Shared | None, layers: Layers) -> Any:
+    begun = shared if shared and _starts(ids, shared.ids) else None
+    return features.vectors(model, [ids], begun, layers)[0, 0]
+
+
+def _starts(ids: Sequence[int], prefix: Sequence[int]) -> bool:
+    return len(ids) > len(prefix) and tuple(ids[: len(prefix)]) == tuple(prefix)
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], prefix: Sequence[int]
+) -> Iterator[tuple[list[int], bool]]:
+    """Positions of prompts of like length, and whether they all have the shared beginning."""
+    begins = [bool(prefix) and _starts(ids, prefix) for ids in prompts]
+    for begun in (True, False):
+        some = [i for i, begin in enumerate(begins) if begin is begun]
+        some.sort(key=lambda i: len(prompts[i]))
+        for at in range(0, len(some), features.BATCH):
+            yield some[at : at + features.BATCH], begun
+
+
+def _keep(fitted: Reader, path: Path) -> None:
+    try:
+        reader.save(fitted, path)
+    except OSError as error:
+        _log.warning("the reader can't be kept in %s: %s", path, error)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Whatever torch raises ends this reading only."""
+    try:
+        yield
+    except HonestProxyError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"[:300]
+        raise BackendError(f"the local model's states can't be read ({said})") from error
+
+
+def _failed(preparing: Future[Any]) -> bool:
+    return preparing.done() and (preparing.cancelled() or preparing.exception() is not None)
