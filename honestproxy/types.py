@@ -125,11 +125,12 @@ class Document:
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a top-level field, parsed on first use."""
+        if name in self._read:
+            return self._read[name]
         value = self.fields.get(name, default)
-        if not isinstance(value, Raw):
+        if not isinstance(value, Raw | list):
             return value
-        if name not in self._read:
-            self._read[name] = read(value)
+        self._read[name] = read(value) if isinstance(value, Raw) else _thawed(value)
         return self._read[name]
 
     def dict(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ async def whole(client: AsyncOpenAI, model: str) -> tuple[str, dict]:
 
 @pytest.mark.model
 @pytest.mark.parametrize("ask", [whole, streamed])
-@pytest.mark.parametrize("strategy", ["raw", "curiosity", "gated"])
+@pytest.mark.parametrize("strategy", ["raw", "introspect", "curiosity", "gated"])
 async def test_the_embedded_model_answers(embedded, strategy, ask) -> None:
     text, honesty = await ask(embedded, f"{MODEL}@{strategy}")
     assert text.strip()
@@ -89,8 +89,28 @@ async def test_the_embedded_model_answers(embedded, strategy, ask) -> None:
     else:
         assert honesty["strategy"] == strategy
         assert honesty["outcome"] in ("rewritten", "draft_kept", "draft_fallback")
-        assert honesty["calls"] >= 2
+        assert honesty["calls"] == 1 if strategy == "introspect" else honesty["calls"] >= 2
         assert honesty["steps"][0]["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("strategy", ["introspect", "curiosity", "gated", "critique", "single"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_strategy_reads_a_conversation_of_several_turns(
+    embedded, strategy, stream
+) -> None:
+    messages = [
+        {"role": "system", "content": "You help in a library."},
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": "Hello, what can I do for you?"},
+        {"role": "user", "content": "What was your favourite toy as a child?"},
+    ]
+    async with embedded.chat.completions.with_streaming_response.create(
+        model=f"{MODEL}@{strategy}", messages=messages, max_tokens=24, stream=stream
+    ) as got:
+        text = await got.text()
+    assert '"honesty"' in text
+    assert '"error"' not in text or "cut off" in text or "unusable" in text
 
 
 @pytest.mark.model

@@ -44,6 +44,17 @@ def test_messages_nobody_touches_keep_their_bytes() -> None:
     assert first in request.replace(messages=messages).raw
 
 
+def test_messages_that_stayed_bytes_are_read_where_someone_reads_them() -> None:
+    """A local model reads what an upstream would get as bytes."""
+    asked = ChatRequest(
+        b'{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}'
+    )
+    mixed = [*asked.unread_messages(), {"role": "assistant", "content": "c"}]
+    request = asked.replace(messages=mixed)
+    assert [message["content"] for message in request.messages] == ["a", "b", "c"]
+    assert request.dict()["messages"] == request.messages
+
+
 def test_lone_surrogates_can_be_read_and_written() -> None:
     request = ChatRequest(b'{"messages":[{"role":"user","content":"\\ud800"}]}')
     assert request.messages[0]["content"] == "\ud800"
