@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -97,6 +98,8 @@ class LiteLLM:
         self._is_open = bool(slash) and name in ("", "*")
         if self._provider in ("", "*"):
             raise SettingsError("litellm:<provider>/<model> or litellm:<provider>/* is needed")
+        if importlib.util.find_spec("litellm") is None:  # told at the start, not at a request
+            raise BackendError("litellm isn't installed; pip install 'honestproxy[litellm]'")
         self._model = model
         key = settings.upstream_key
         self._key = key.get_secret_value().strip() if key else ""

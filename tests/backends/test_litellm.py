@@ -224,8 +224,9 @@ def test_a_spec_without_provider_is_refused(spec):
 
 
 async def test_without_litellm_the_remedy_is_named(monkeypatch):
+    remote = LiteLLM("openai/gpt-4o", Settings())
     monkeypatch.setitem(sys.modules, "litellm", None)
-    error = await failure(LiteLLM("openai/gpt-4o", Settings()).complete(ask()))
+    error = await failure(remote.complete(ask()))
     assert isinstance(error, BackendError)
     assert "pip install 'honestproxy[litellm]'" in error.message
 
@@ -363,3 +364,9 @@ async def test_llama_cpp_answers_whole_and_streamed(llama_server, point_at):
     assert whole.text
     assert "".join(c.text for c in chunks) == whole.text
     assert chunks[-1].usage["completion_tokens"] == whole.usage["completion_tokens"]
+
+
+def test_without_litellm_it_says_so_at_the_start(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'honestproxy\[litellm\]'"):
+        LiteLLM("openai/x", Settings())
