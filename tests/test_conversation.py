@@ -98,11 +98,21 @@ MISTRAL = """{{ bos_token }}{% for message in messages %}
 {%- else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"""
 
 
-def test_strictly_alternating_chat_templates_accept_every_call() -> None:
+# Gemma's refuses a system message too, and calls the assistant "model".
+GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}
+{{- raise_exception('System role not supported') }}{% endif %}{% for message in messages %}
+{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+{{- raise_exception('Conversation roles must alternate') }}{% endif %}
+{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) }}
+{{- '\n' + message['content'] | trim + '[/INST]' }}{% endfor %}"""
+
+
+@pytest.mark.parametrize("source", [MISTRAL, GEMMA], ids=["mistral", "gemma"])
+def test_strictly_alternating_chat_templates_accept_every_call(source: str) -> None:
     def refuse(message: str) -> None:
         raise AssertionError(message)
 
-    template = jinja2.Environment(autoescape=False).from_string(MISTRAL)
+    template = jinja2.Environment(autoescape=False).from_string(source)
     turns = [{"role": r, "content": "x"} for r in ("user", "assistant", "user")]
     asked = request(model="m", messages=turns)
     for call in (
