@@ -37,7 +37,7 @@ class Local:
     What a request leaves open comes from the model's own generation config; the embedded
     model decodes greedily, with a repetition penalty of 1.1 on what it has written (so that
     it doesn't loop) and at most 1024 tokens. A `seed` gives the same text again in float32;
-    in bfloat16 it can drift with what shares the batch.
+    in bfloat16 it can drift with what shares the batch and what was read before.
 
     The model is loaded once, by `load` or by the first request. `dtype` ("float32") overrides
     the choice by what the machine is good at. Raises ModelUnavailable where the spec names

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from honestproxy.backends.local.prefixes import Prefixes
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -19,17 +21,26 @@ CHUNK: Final = 256
 class Prefill:
     """A prompt that is being read, piece by piece."""
 
-    def __init__(self, model: Any, ids: Sequence[int]) -> None:
-        from transformers import DynamicCache
-
-        self.cache = DynamicCache()
+    def __init__(self, model: Any, ids: Sequence[int], prefixes: Prefixes) -> None:
         self.length = len(ids)
         self._model = model
         self._ids = ids
-        self._at = 0
+        self._prefixes = prefixes
+        self.cache, self._at, self._logits = prefixes.find(ids, len(ids))
 
     def advance(self) -> Tensor | None:
-        """Read one more piece; after the last one, the logits for the answer's first token."""
+        """Read one more piece; after the last one, the logits for the answer's first token.
+
+        Of a prompt that is known nothing is read.
+        """
+        if self._logits is None:
+            logits = self._forward()
+            if self._at >= self.length:
+                self._logits = logits
+                self._prefixes.keep(self._ids, self.cache, logits)
+        return self._logits
+
+    def _forward(self) -> Tensor:
         import torch
 
         piece = self._ids[self._at : self._at + CHUNK]
@@ -38,7 +49,7 @@ class Prefill:
         out = self._model(
             input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1
         )
-        return _on_cpu(out.logits)[0] if self._at >= self.length else None
+        return _on_cpu(out.logits)[0]
 
 
 class Batch:
@@ -71,6 +82,11 @@ class Batch:
             self._cache = None
             return
         _select(self._cache, rows, max(self._lengths))
+
+    def store(self, row: int, ids: Sequence[int], logits: Tensor, prefixes: Prefixes) -> None:
+        """Keep what a row holds, if that is `ids`, and the logits that follow."""
+        if self._lengths[row] == len(ids):
+            prefixes.keep(ids, self._cache, logits, row)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Give each row its last token; the logits for the next: (rows, vocabulary), float32."""

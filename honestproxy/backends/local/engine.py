@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from honestproxy.backends.local.batch import Batch, Prefill
+from honestproxy.backends.local.prefixes import LIMIT, Prefixes, reusable
 from honestproxy.backends.local.sampling import Picker, Sampling
 from honestproxy.backends.local.text import Detokenizer, StopGuard
 from honestproxy.errors import BackendError
@@ -53,7 +54,7 @@ class Writer:
         self.choice = choice
         self.token = -1
         self.room = room
-        self._tokens = 0
+        self.written: list[int] = []
         self._ends = ends
         self._picker = Picker(sampling, choice, begun)
         self._words = Detokenizer(decode)
@@ -62,13 +63,13 @@ class Writer:
     def write(self, logits: Any) -> Piece:
         """Choose the next token."""
         self.token = self._picker.pick(logits)
-        self._tokens += 1
+        self.written.append(self.token)
         if self.token in self._ends:
             return self._end("", "stop")
         text, stopped = self._guard.add(self._words.add(self.token))
         if stopped:
-            return Piece(self.choice, text, "stop", self._tokens)
-        return self._end(text, "length") if self._tokens >= self.room else self._piece(text)
+            return Piece(self.choice, text, "stop", len(self.written))
+        return self._end(text, "length") if len(self.written) >= self.room else self._piece(text)
 
     def _piece(self, text: str) -> Piece:
         return Piece(self.choice, text)
@@ -77,7 +78,7 @@ class Writer:
         more, stopped = self._guard.add(self._words.rest())
         rest = "" if stopped else self._guard.rest()
         reason = "stop" if stopped else reason
-        return Piece(self.choice, text + more + rest, reason, self._tokens)
+        return Piece(self.choice, text + more + rest, reason, len(self.written))
 
 
 @dataclass(eq=False, slots=True)
@@ -115,6 +116,7 @@ class Engine:
         self._reading: tuple[Job, Prefill] | None = None
         self._rows: list[tuple[Job, Writer]] = []
         self._batch = Batch(model)
+        self._prefixes = Prefixes(LIMIT if reusable(model) else 0)
         self._open = True
         self._door = threading.Lock()
         self._shut = False
@@ -159,6 +161,7 @@ class Engine:
         self._give_up(BackendError(CLOSED))
         self._model = None
         self._batch = Batch(None)
+        self._prefixes.clear()
 
     def _receive(self) -> None:
         """Take what has come; sleep while there is nothing to do."""
@@ -176,6 +179,7 @@ class Engine:
         elif isinstance(item, Job):
             self._waiting.append(item)
         elif item.result.set_running_or_notify_cancel():
+            self._prefixes.clear()  # the model may be another after it
             try:
                 item.result.set_result(item.work(self._model))
             except Exception as error:  # noqa: BLE001 -- it goes to whoever asked
@@ -204,6 +208,7 @@ class Engine:
                 self._join(job, prompt, logits)
         except Exception as error:  # noqa: BLE001 -- whatever torch raises ends this job only
             self._reading = None
+            self._prefixes.clear()  # it may have been for want of memory
             _fail([job], error)
 
     def _start(self) -> bool:
@@ -212,7 +217,7 @@ class Engine:
         if self._rows and len(self._rows) + len(self._waiting[0].writers) > MAX_ROWS:
             return False
         job = self._waiting.popleft()
-        self._reading = job, Prefill(self._model, job.ids)
+        self._reading = job, Prefill(self._model, job.ids, self._prefixes)
         return True
 
     def _join(self, job: Job, prompt: Prefill, logits: Any) -> None:
@@ -230,9 +235,17 @@ class Engine:
         except Exception as error:  # noqa: BLE001 -- the thread outlives whatever torch raises
             _fail([job for job, _ in self._rows], error)
             self._rows, self._batch = [], Batch(self._model)
+            self._prefixes.clear()
             return
-        rows = enumerate(self._rows)
-        self._keep([row for row, (job, writer) in rows if _written(job, writer, logits[row])])
+        self._keep([row for row in range(len(self._rows)) if self._goes_on(row, logits[row])])
+
+    def _goes_on(self, row: int, logits: Any) -> bool:
+        """Write one row's token; what an answer that has ended holds, its next turn begins with."""
+        job, writer = self._rows[row]
+        goes_on = _written(job, writer, logits)
+        if not goes_on and writer.choice == 0:
+            self._batch.store(row, [*job.ids, *writer.written[:-1]], logits, self._prefixes)
+        return goes_on
 
     def _give_up(self, error: BackendError) -> None:
         reading = [self._reading[0]] if self._reading else []

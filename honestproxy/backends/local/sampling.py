@@ -2,8 +2,8 @@
 
 The random numbers of an answer are its own: the same `seed` gives the same text whatever
 else is decoded beside it, as long as the logits are the same. In float32 they are, for all
-practical purposes; in bfloat16 a batch of another size rounds otherwise, and after some
-dozens of tokens the text can drift.
+practical purposes; in bfloat16 a batch of another size, or a prompt whose beginning was
+known, rounds otherwise, and after some dozens of tokens the text can drift.
 """
 
 from __future__ import annotations
