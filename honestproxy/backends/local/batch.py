@@ -7,7 +7,8 @@ That beats the library's continuous batching on CPUs, and leaves logits in our h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from honestproxy.backends.local.prefixes import Prefixes
 
@@ -18,15 +19,42 @@ CHUNK: Final = 256
 """Prompt tokens read at a time: what a cancelled request, or a row in the batch, waits for."""
 
 
+class Watch(Protocol):
+    """Sees more of a prompt's reading than the logits after it.
+
+    What lies from position `since` on is read anew, even where it is known. Logits are wanted
+    of the last `rows` tokens.
+    """
+
+    since: int
+    rows: int
+
+    def looking(self) -> AbstractContextManager[Any]:
+        """Entered around each piece."""
+        ...
+
+    def seen(self, at: int, logits: Tensor) -> None:
+        """The logits of a piece's last tokens, from position `at` on: (rows, vocabulary)."""
+        ...
+
+    def whole(self) -> None:
+        """The prompt has been read."""
+        ...
+
+
 class Prefill:
     """A prompt that is being read, piece by piece."""
 
-    def __init__(self, model: Any, ids: Sequence[int], prefixes: Prefixes) -> None:
+    def __init__(
+        self, model: Any, ids: Sequence[int], prefixes: Prefixes, watch: Watch | None = None
+    ) -> None:
         self.length = len(ids)
         self._model = model
         self._ids = ids
         self._prefixes = prefixes
-        self.cache, self._at, self._logits = prefixes.find(ids, len(ids))
+        self._watch = watch
+        most = watch.since if watch else len(ids)
+        self.cache, self._at, self._logits = prefixes.find(ids, most)
 
     def advance(self) -> Tensor | None:
         """Read one more piece; after the last one, the logits for the answer's first token.
@@ -38,6 +66,8 @@ class Prefill:
             if self._at >= self.length:
                 self._logits = logits
                 self._prefixes.keep(self._ids, self.cache, logits)
+                if self._watch:
+                    self._watch.whole()
         return self._logits
 
     def _forward(self) -> Tensor:
@@ -45,11 +75,19 @@ class Prefill:
 
         piece = self._ids[self._at : self._at + CHUNK]
         self._at += len(piece)
-        ids = torch.tensor([piece], device=self._model.device)
-        out = self._model(
-            input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-        )
-        return _on_cpu(out.logits)[0]
+        wanted = self._at - self.length + (self._watch.rows if self._watch else 1)
+        rows = min(max(1, wanted), len(piece))
+        with self._watch.looking() if self._watch else nullcontext():
+            out = self._model(
+                input_ids=torch.tensor([piece], device=self._model.device),
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=rows,
+            )
+        logits: Tensor = out.logits[0, -rows:].float().cpu()
+        if self._watch:
+            self._watch.seen(self._at - rows, logits)
+        return logits[-1]
 
 
 class Batch:
@@ -106,11 +144,8 @@ class Batch:
             logits_to_keep=1,
         )
         self._lengths = [length + 1 for length in self._lengths]
-        return _on_cpu(out.logits)
-
-
-def _on_cpu(logits: Tensor) -> Tensor:
-    return logits[:, -1].float().cpu()
+        logits: Tensor = out.logits[:, -1].float().cpu()
+        return logits
 
 
 def _merge(cache: Any, other: Any) -> None:

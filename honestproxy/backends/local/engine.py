@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from honestproxy.backends.local.batch import Batch, Prefill
+from honestproxy.backends.local.batch import Batch, Prefill, Watch
 from honestproxy.backends.local.prefixes import LIMIT, Prefixes, reusable
 from honestproxy.backends.local.sampling import Picker, Sampling
 from honestproxy.backends.local.text import Detokenizer, StopGuard
@@ -85,12 +85,14 @@ class Writer:
 class Job:
     """A prompt, the answers to be written to it, and who is to be told.
 
-    `tell` is called in the engine's thread, with pieces or with one error.
+    `tell` and `watch` are called in the engine's thread, `tell` with pieces or with one error.
+    Without writers the prompt is only read.
     """
 
     ids: Sequence[int]
     writers: list[Writer]
     tell: Callable[[Piece | BackendError], None]
+    watch: Watch | None = None
     cancelled: bool = False
 
 
@@ -217,7 +219,7 @@ class Engine:
         if self._rows and len(self._rows) + len(self._waiting[0].writers) > MAX_ROWS:
             return False
         job = self._waiting.popleft()
-        self._reading = job, Prefill(self._model, job.ids, self._prefixes)
+        self._reading = job, Prefill(self._model, job.ids, self._prefixes, job.watch)
         return True
 
     def _join(self, job: Job, prompt: Prefill, logits: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LONGEST: Final = 1024
-"""Tokens of a conversation that are read, its last ones."""
+"""Tokens of an exemplar that are read, its last ones."""
 TAIL: Final = 48
 """Tokens at the end over which states are averaged."""
 BATCH: Final = 16
@@ -76,6 +76,48 @@ def vectors(
     cache = shared.copies(len(rests)) if shared else None
     states = _forward(model, ids, torch.cat([known, mask], 1), cache, layers)
     return torch.stack([_pooled(state, mask) for state in states], 1).numpy()
+
+
+class Tail:
+    """What a layer holds at a prompt's end, gathered while an engine reads the prompt.
+
+    `told` gets one layer's row of `vectors`: (2 × width,). The prompt's first `begun` tokens
+    aren't part of the mean.
+    """
+
+    rows = 1
+
+    def __init__(
+        self, layer: Any, length: int, begun: int, told: Callable[[np.ndarray[Any, Any]], None]
+    ) -> None:
+        self.since = max(begun, length - TAIL)
+        self._layer = layer
+        self._wanted = length - self.since
+        self._told = told
+        self._states: list[Tensor] = []
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Take down what the layer puts out."""
+        hook = self._layer.register_forward_hook(self._keep)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def seen(self, at: int, logits: Tensor) -> None:
+        """Logits say nothing here."""
+
+    def whole(self) -> None:
+        """Tell what has been gathered."""
+        import torch
+
+        states = torch.cat(self._states)[-self._wanted :].float()
+        self._told(torch.cat([states[-1], states.mean(0)]).numpy())
+
+    def _keep(self, module: Any, args: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        self._states.append(states[0, -self._wanted :].cpu())
 
 
 def _pooled(state: Tensor, mask: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from honestproxy.backends.local import chat, features, reader
 from honestproxy.backends.local import exemplars as labelled
 from honestproxy.backends.local.embedded import Progress
+from honestproxy.backends.local.engine import Job, Piece
 from honestproxy.backends.local.exemplars import Exemplar
-from honestproxy.backends.local.features import LONGEST, Layers, Shared
+from honestproxy.backends.local.features import LONGEST, Layers, Shared, Tail
 from honestproxy.backends.local.reader import Reader
 from honestproxy.doubts import Scores
 from honestproxy.errors import BackendError, HonestProxyError
@@ -33,7 +34,7 @@ _EVERY: Final = 10
 """Batches between two lines of progress."""
 
 
-Ready = tuple[Reader, Layers, Shared | None]
+Ready = tuple[Reader, Layers]
 
 
 class Sense:
@@ -49,11 +50,27 @@ class Sense:
 
     async def read(self, ids: list[int]) -> Scores:
         """Scores of a conversation, given as the tokens that the model is to continue."""
-        fitted, layers, shared = await self.ready(_log.info)
-        one = Layers(layers.modules, (layers.numbers[fitted.layer],))
-        asked = self._engine.call(lambda model: _vector(model, ids[-LONGEST:], shared, one))
+        fitted, layers = await self.ready(_log.info)
+        layer = layers.modules[layers.numbers[fitted.layer] - 1]
+        begun = len(fitted.prefix) if _starts(ids, fitted.prefix) else 0
         with _translated():
-            return fitted.read(await asyncio.wrap_future(asked))
+            return fitted.read(await self._tail(ids, layer, begun))
+
+    async def _tail(self, ids: Sequence[int], layer: Any, begun: int) -> Any:
+        """A layer's states at the end; what is read for them, the answer needn't read again."""
+        asked: Future[Any] = Future()
+        asked.set_running_or_notify_cancel()  # whoever gives up, the engine can still tell
+
+        def tell(news: Piece | BackendError) -> None:
+            if isinstance(news, BackendError):
+                asked.set_exception(news)
+
+        job = Job(ids, [], tell, Tail(layer, len(ids), begun, asked.set_result))
+        self._engine.submit(job)
+        try:
+            return await asyncio.wrap_future(asked)
+        finally:
+            job.cancelled = True
 
     async def ready(self, progress: Progress) -> Ready:
         """The reader; the first call loads or fits it, in a thread of its own."""
@@ -77,7 +94,7 @@ class Sense:
             fitted = self._fit(exemplars, layers, digest, progress)
             if path:
                 _keep(fitted, path)
-        return fitted, layers, self._shared(fitted.prefix, layers)
+        return fitted, layers
 
     def _fit(
         self, exemplars: Sequence[Exemplar], layers: Layers, digest: str, progress: Progress
@@ -130,11 +147,6 @@ class Sense:
             "layers": layers.numbers,
             "read": [LONGEST, features.TAIL],
         }
-
-
-def _vector(model: Any, ids: Sequence[int], shared: Shared | None, layers: Layers) -> Any:
-    begun = shared if shared and _starts(ids, shared.ids) else None
-    return features.vectors(model, [ids], begun, layers)[0, 0]
 
 
 def _starts(ids: Sequence[int], prefix: Sequence[int]) -> bool:
