@@ -19,6 +19,7 @@ from honestproxy.backends import Traits
 from honestproxy.backends.local import chat, weights
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
+from honestproxy.backends.local.logprobs import Entry, Ledger, Opening, Spelling
 from honestproxy.backends.local.request import sampling
 from honestproxy.backends.local.sense import Sense
 from honestproxy.backends.local.weights import Loaded
@@ -37,7 +38,8 @@ class Local:
     What a request leaves open comes from the model's own generation config; the embedded
     model decodes greedily, with a repetition penalty of 1.1 on what it has written (so that
     it doesn't loop) and at most 1024 tokens. A `seed` gives the same text again in float32;
-    in bfloat16 it can drift with what shares the batch and what was read before.
+    in bfloat16 it can drift with what shares the batch and what was read before. `logprobs`
+    are the model's own: before penalties, biases and temperature.
 
     The model is loaded once, by `load` or by the first request. `dtype` ("float32") overrides
     the choice by what the machine is good at. Raises ModelUnavailable where the spec names
@@ -82,10 +84,13 @@ class Local:
         async with self._answering(request) as answer:
             texts = [""] * answer.n
             ends: list[str | None] = [None] * answer.n
+            told: list[list[Entry]] = [[] for _ in texts]
             async for piece in answer.pieces():
                 texts[piece.choice] += piece.text
                 ends[piece.choice] = piece.finish_reason
-            choices = [_choice(i, text, ends[i]) for i, text in enumerate(texts)]
+                told[piece.choice] += piece.logprobs or ()
+            logprobs = told if answer.weighed else [None] * answer.n
+            choices = [_choice(i, texts[i], ends[i], logprobs[i]) for i in range(answer.n)]
             head = answer.head("chat.completion")
             return ChatResponse({**head, "choices": choices, "usage": answer.usage})
 
@@ -97,8 +102,9 @@ class Local:
             for choice in range(answer.n):
                 yield _delta(head, choice, {"role": "assistant", "content": ""})
             async for piece in answer.pieces():
-                if piece.text:
-                    yield _delta(head, piece.choice, {"content": piece.text})
+                if piece.text or piece.logprobs:
+                    told = _listed(piece.logprobs)
+                    yield _delta(head, piece.choice, {"content": piece.text}, logprobs=told)
                 if piece.finish_reason:
                     yield _delta(head, piece.choice, {}, piece.finish_reason)
             if _wants_usage(request):
@@ -145,9 +151,9 @@ class Local:
         self._check_model(request.model)
         ready = await self._ready(_log.info)
         loop = asyncio.get_running_loop()
-        prepared = self._at_desk(_prepare, ready.loaded, request, self.name, loop)
+        prepared = self._at_desk(_prepare, ready, request, self.name, loop)
         answer = await asyncio.wrap_future(prepared)
-        if answer.job.writers[0].room > 0:
+        if answer.job.writers or answer.job.watch:
             ready.engine.submit(answer.job)
         try:
             yield answer
@@ -181,7 +187,8 @@ class Local:
         loaded = self._loader(told)
         engine = Engine(loaded.model)
         weakref.finalize(self, engine.close, 30.0)  # at exit, too: no thread is left inside torch
-        return _Ready(loaded, engine, Sense(engine, loaded, self.name, self._cache))
+        sense = Sense(engine, loaded, self.name, self._cache)
+        return _Ready(loaded, engine, sense, Spelling(loaded.tokenizer, loaded.decode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +196,7 @@ class _Ready:
     loaded: Loaded
     engine: Engine
     sense: Sense
+    spelling: Spelling
 
 
 @dataclass(slots=True)
@@ -198,15 +206,13 @@ class _Answer:
     job: Job
     inbox: asyncio.Queue[Piece | BackendError]
     model: str
+    n: int
+    weighed: bool
     tokens: int = 0
     opening: int = 0
     begun: int = 0
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def n(self) -> int:
-        return len(self.job.writers)
 
     @property
     def prompt(self) -> int:
@@ -237,14 +243,16 @@ class _Answer:
 
 
 def _prepare(
-    loaded: Loaded, request: ChatRequest, model: str, loop: asyncio.AbstractEventLoop
+    ready: _Ready, request: ChatRequest, model: str, loop: asyncio.AbstractEventLoop
 ) -> _Answer:
     """Check and tokenise a request. Raises InvalidRequest."""
+    loaded = ready.loaded
     wanted = sampling(request, loaded.defaults)
     ids = chat.prompt(loaded.tokenizer, request, loaded.context)
     text, opening = chat.begun(loaded.tokenizer, request)
     cap = loaded.context if wanted.max_tokens is None else wanted.max_tokens
     room = min(cap - len(opening), loaded.context - len(ids))
+    shown = text if room > 0 else loaded.decode(opening[:cap]).rstrip("\ufffd")
     inbox: asyncio.Queue[Piece | BackendError] = asyncio.Queue()
 
     def tell(news: Piece | BackendError) -> None:
@@ -253,29 +261,43 @@ def _prepare(
         except RuntimeError:  # the loop is closed: nobody is left to tell
             job.cancelled = True
 
-    numbers = range(wanted.n)
-    writers = [Writer(i, wanted, room, loaded.decode, loaded.ends, opening) for i in numbers]
-    answer = _Answer(
-        Job(ids, writers, tell), inbox, model, opening=len(opening), begun=len(opening)
-    )
-    job = answer.job
-    if room < 1:
-        text, answer.opening = loaded.decode(opening[:cap]), cap
-    for i in numbers:
-        if text or room < 1:
-            inbox.put_nowait(Piece(i, text, "length" if room < 1 else None))
-    return answer
+    def begin(told: list[Entry] | None = None) -> None:
+        for i in range(wanted.n):
+            tell(Piece(i, shown, None if room > 0 else "length", logprobs=told))
+
+    def ledger() -> Ledger | None:
+        return None if wanted.logprobs is None else Ledger(ready.spelling, wanted.logprobs)
+
+    numbers = range(wanted.n if room > 0 else 0)
+    ways = loaded.decode, loaded.ends, opening
+    job = Job(ids, [Writer(i, wanted, room, *ways, ledger()) for i in numbers], tell)
+    if text and (first := ledger()):
+        job.watch = Opening(ids, text, shown, first, ready.spelling, begin)
+    elif text:
+        begin()
+    weighed, held = wanted.logprobs is not None, min(len(opening), cap)
+    return _Answer(job, inbox, model, wanted.n, weighed, opening=held, begun=len(opening))
 
 
-def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
+def _choice(
+    index: int, text: str, finish_reason: str | None, logprobs: list[Entry] | None
+) -> dict[str, Any]:
+    told = {"message": {"role": "assistant", "content": text}, "logprobs": _listed(logprobs)}
+    return {"index": index, **told, "finish_reason": finish_reason}
+
+
+def _listed(logprobs: list[Entry] | None) -> dict[str, Any] | None:
+    return None if logprobs is None else {"content": logprobs, "refusal": None}
 
 
 def _delta(
-    head: Mapping[str, Any], index: int, delta: Mapping[str, Any], end: str | None = None
+    head: Mapping[str, Any],
+    index: int,
+    delta: Mapping[str, Any],
+    end: str | None = None,
+    logprobs: dict[str, Any] | None = None,
 ) -> Chunk:
-    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": end}
+    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": end}
     return Chunk({**head, "choices": [choice]})
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from honestproxy.backends.local.batch import Batch, Prefill, Watch
+from honestproxy.backends.local.logprobs import Entry, Ledger
 from honestproxy.backends.local.prefixes import LIMIT, Prefixes, reusable
 from honestproxy.backends.local.sampling import Picker, Sampling
 from honestproxy.backends.local.text import Detokenizer, StopGuard
@@ -28,18 +29,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """News of one choice: text, and at its end why it ended and how many tokens it took."""
+    """News of one choice: text, and at its end why it ended and how many tokens it took.
+
+    `logprobs` are those of the tokens that the text completes; None where nobody asked.
+    """
 
     choice: int
     text: str
     finish_reason: str | None = None
     tokens: int = 0
+    logprobs: list[Entry] | None = None
 
 
 class Writer:
     """One answer being written: chooses its tokens, and says what text they make.
 
-    `begun` are tokens that the answer already holds; `room` is for how many more.
+    `begun` are tokens that the answer already holds; `room` is for how many more. With a
+    `ledger` it says how likely they were, too.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Writer:
         decode: Callable[[Sequence[int]], str],
         ends: frozenset[int],
         begun: Sequence[int] = (),
+        ledger: Ledger | None = None,
     ) -> None:
         self.choice = choice
         self.token = -1
@@ -59,6 +66,7 @@ class Writer:
         self._picker = Picker(sampling, choice, begun)
         self._words = Detokenizer(decode)
         self._guard = StopGuard(sampling.stop)
+        self._ledger = ledger
 
     def write(self, logits: Any) -> Piece:
         """Choose the next token."""
@@ -66,19 +74,30 @@ class Writer:
         self.written.append(self.token)
         if self.token in self._ends:
             return self._end("", "stop")
-        text, stopped = self._guard.add(self._words.add(self.token))
+        text, stopped = self._guard.add(self._heard(logits))
         if stopped:
-            return Piece(self.choice, text, "stop", len(self.written))
-        return self._end(text, "length") if len(self.written) >= self.room else self._piece(text)
+            return self._last(text, "stop")
+        if len(self.written) >= self.room:
+            return self._end(text, "length")
+        told = self._ledger.out(text) if self._ledger else None
+        return Piece(self.choice, text, logprobs=told)
 
-    def _piece(self, text: str) -> Piece:
-        return Piece(self.choice, text)
+    def _heard(self, logits: Any) -> str:
+        """The text that the token completes."""
+        text = self._words.add(self.token)
+        if self._ledger:
+            self._ledger.add(self.token, logits, text)
+        return text
 
     def _end(self, text: str, reason: str) -> Piece:
-        more, stopped = self._guard.add(self._words.rest())
+        held = self._words.rest()
+        more, stopped = self._guard.add(held)
         rest = "" if stopped else self._guard.rest()
-        reason = "stop" if stopped else reason
-        return Piece(self.choice, text + more + rest, reason, len(self.written))
+        return self._last(text + more + rest, "stop" if stopped else reason, held)
+
+    def _last(self, text: str, reason: str, held: str = "") -> Piece:
+        told = self._ledger.close(held, text) if self._ledger else None
+        return Piece(self.choice, text, reason, len(self.written), told)
 
 
 @dataclass(eq=False, slots=True)
@@ -273,7 +292,7 @@ def _written(job: Job, writer: Writer, logits: Any) -> bool:
         _fail([job], error)
         job.cancelled = True  # its other answers leave too
         return False
-    if piece.text or piece.finish_reason:
+    if piece.text or piece.finish_reason or piece.logprobs:
         job.tell(piece)
     return piece.finish_reason is None
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from honestproxy.backends.local.engine import MAX_ROWS
+from honestproxy.backends.local.logprobs import MOST
 from honestproxy.backends.local.sampling import Sampling
 from honestproxy.errors import InvalidRequest
 from honestproxy.types import ChatRequest
@@ -45,13 +46,12 @@ def sampling(request: ChatRequest, defaults: Sampling) -> Sampling:
         asked["stop"] = _stop(value)
     if (value := request.get("logit_bias")) is not None:
         asked["logit_bias"] = _bias(value)
+    asked["logprobs"] = _logprobs(request)
     return replace(defaults, **asked, max_tokens=_cap(request, defaults.max_tokens))
 
 
 def refuse(request: ChatRequest) -> None:
     """Raise InvalidRequest for what a local model can't do."""
-    if request.get("logprobs") or request.get("top_logprobs"):
-        raise _cannot("logprobs", "log-probabilities")
     wanted = request.get("response_format")
     if wanted is not None and (not isinstance(wanted, dict) or wanted.get("type") != "text"):
         raise _cannot("response_format", "any response format but text")
@@ -109,6 +109,26 @@ def _bias(value: Any) -> dict[int, float]:
         return {int(k): float(_between("logit_bias", v, -100, 100)) for k, v in value.items()}
     except (AttributeError, TypeError, ValueError):
         raise _wrong("logit_bias", "an object of token ids and numbers", value) from None
+
+
+def _logprobs(request: ChatRequest) -> int | None:
+    """How many likely tokens are to be told beside each; what is wrong, in OpenAI's words."""
+    wanted, top = request.get("logprobs"), request.get("top_logprobs")
+    if not isinstance(wanted, bool | None):
+        raise _wrong("logprobs", "a boolean", wanted)
+    if top is None:
+        return 0 if wanted else None
+    if _integer("top_logprobs", top) > MOST:
+        said = f"Invalid value for 'top_logprobs': must be less than or equal to {MOST}."
+        raise InvalidRequest(said, param="top_logprobs")
+    if top < 0:
+        expected = f"Expected a value >= 0, but got {top} instead."
+        said = f"Invalid 'top_logprobs': integer below minimum value. {expected}"
+        raise InvalidRequest(said, param="top_logprobs", code="integer_below_min_value")
+    if not wanted:
+        said = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
+        raise InvalidRequest(said, param="top_logprobs")
+    return int(top)
 
 
 def _cap(request: ChatRequest, default: int | None) -> int | None:

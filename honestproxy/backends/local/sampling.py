@@ -26,7 +26,8 @@ class Sampling:
     """What a request, or else its model, says of decoding. Temperature 0 is greedy.
 
     The penalties look at what the answer holds so far, never at the prompt: an answer may
-    well repeat the words of its question.
+    well repeat the words of its question. `logprobs` is how many of the likeliest tokens are
+    told beside each one; None: nothing is told of any.
     """
 
     temperature: float = 0.0
@@ -40,6 +41,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
 
 
 class Picker:
