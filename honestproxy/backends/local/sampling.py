@@ -52,6 +52,8 @@ class Picker:
         self._seen: Counter[int] = Counter(begun)
         self._generator: Generator | None = None
         self._choice = choice
+        penalties = sampling.presence_penalty, sampling.frequency_penalty
+        self._mild = sampling.repetition_penalty == 1 and not any(penalties)
 
     def pick(self, logits: Tensor) -> int:
         """The next token. `logits`: (vocabulary,), float32, on the CPU."""
@@ -65,7 +67,7 @@ class Picker:
         import torch
 
         rules = self._sampling
-        if self._seen:
+        if self._seen and not self._mild:
             seen = torch.tensor(list(self._seen))
             counts = torch.tensor(list(self._seen.values()), dtype=logits.dtype)
             values, repeated = logits[seen], rules.repetition_penalty
