@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from honestproxy.backends.local.exemplars import NONE, Exemplar
 from honestproxy.doubts import Scores
-from honestproxy.errors import BackendError
+from honestproxy.errors import BackendError, PromptError
 from honestproxy.types import DoubtKind
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ PENALTY: Final = 0.005
 FALSE_ALARMS: Final = 0.05
 """Share of exemplars without doubt that may be taken for doubt, out of fold."""
 FOLDS: Final = 4
+LEAST: Final = 2
+"""Exemplars of a kind, so that each can be held out."""
 INSTALL: Final = "reading doubt needs scikit-learn: pip install 'honestproxy[local]'"
+_ARRAYS: Final = ("mean", "scale", "held", "directions")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Reader:
-    """A fitted reader. `layer` is a position among the layers that features come from."""
+    """A fitted reader. `layer` is a position among the layers that features come from.
+
+    Of each exemplar it keeps `held`, its chances of each class by a regression that hadn't seen
+    it, and `directions`, its standardised features at unit length.
+    """
 
     digest: str
     layer: int
@@ -65,15 +73,19 @@ class Reader:
     mean: Array
     scale: Array
     kinds: Classifier
+    held: Array
+    directions: Array
     subs: Mapping[str, Classifier] = field(default_factory=dict)
     prefix: tuple[int, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def read(self, features: Array) -> Scores:
         """Scores of one conversation; features: (width,), from the reader's own layer."""
-        vector = ((features - self.mean) / self.scale)[None]
-        chances = dict(zip(self.kinds.classes, self.kinds.chances(vector)[0], strict=True))
-        doubt = float(_sigmoid(self.slope * _logit(1 - chances.pop(NONE)) + self.shift))
+        vector = self._standard(features)
+        found = self.kinds.chances(vector)
+        doubt = float(self.doubts(found)[0])
+        chances = dict(zip(self.kinds.classes, found[0], strict=True))
+        del chances[NONE]
         total = sum(chances.values()) or 1.0
         kinds = {cast("DoubtKind", k): float(v / total) * doubt for k, v in chances.items()}
         subs = {
@@ -82,23 +94,38 @@ class Reader:
         }
         return Scores(kinds, self.threshold, cast("dict[DoubtKind, str]", subs))
 
+    def doubts(self, chances: Array) -> Array:
+        """The probability of any doubt; chances: (rows, classes), as the regression gives them."""
+        none = self.kinds.classes.index(NONE)
+        return cast("Array", _sigmoid(self.slope * _logit(1 - chances[:, none]) + self.shift))
+
+    def nearest(self, features: Array, number: int) -> list[tuple[int, float]]:
+        """The exemplars most like a conversation, each with the cosine of its angle to it."""
+        import numpy as np
+
+        cosines = self.directions.astype(np.float32) @ _unit(self._standard(features))[0]
+        return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:number]]
+
+    def _standard(self, features: Array) -> Array:
+        return cast("Array", ((features - self.mean) / self.scale)[None])
+
 
 def fit(
     features: Array, exemplars: Sequence[Exemplar], digest: str, prefix: Sequence[int] = ()
 ) -> Reader:
     """Fit a reader; features: (exemplars, layers, width). The layer is the one that tells best.
 
-    Raises BackendError where scikit-learn is missing.
+    Raises what `check` raises.
     """
-    try:
-        from sklearn.metrics import roc_auc_score
-    except ImportError:
-        raise BackendError(INSTALL) from None
+    check(exemplars)
     import numpy as np
+    from sklearn.metrics import roc_auc_score
 
     kinds = np.array([exemplar.kind for exemplar in exemplars])
     doubtful = kinds != NONE
-    scored = [_out_of_fold(features[:, layer], kinds) for layer in range(features.shape[1])]
+    held = [_out_of_fold(features[:, layer], kinds) for layer in range(features.shape[1])]
+    none = sorted({*kinds}).index(NONE)
+    scored = [1 - chances[:, none] for chances in held]
     aucs = [float(roc_auc_score(doubtful, scores)) for scores in scored]
     layer = int(np.argmax(aucs))
     mean, scale = _standard(features[:, layer])
@@ -116,10 +143,27 @@ def fit(
         mean=mean,
         scale=scale,
         kinds=_regression(vectors, kinds),
+        held=held[layer].astype(np.float32),
+        directions=_unit(vectors).astype(np.float16),
         subs=_sub_kinds(vectors, exemplars),
         prefix=tuple(prefix),
         figures={"auroc": aucs[layer], "recall": found, "false_alarms": FALSE_ALARMS},
     )
+
+
+def check(exemplars: Sequence[Exemplar]) -> None:
+    """Raise PromptError where a reader can't be fitted on these, BackendError where not here."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        raise BackendError(INSTALL) from None
+    counts = Counter(exemplar.kind for exemplar in exemplars)
+    if NONE not in counts or len(counts) < 2:
+        there = ", ".join(sorted(counts)) or "nothing"
+        raise PromptError(f"a reader needs exemplars of doubt and of kind 'none': here is {there}")
+    if lacking := [kind for kind, number in counts.items() if number < LEAST]:
+        said = f"a reader needs at least {LEAST} exemplars of each kind: add some of"
+        raise PromptError(f"{said} {', '.join(sorted(lacking))}, or leave that out")
 
 
 def _sub_kinds(vectors: Array, exemplars: Sequence[Exemplar]) -> dict[str, Classifier]:
@@ -146,19 +190,19 @@ def _regression(vectors: Array, labels: Array) -> Classifier:
 
 
 def _out_of_fold(features: Array, kinds: Array) -> Array:
-    """The chance of any doubt, of each exemplar by a regression that hasn't seen it."""
+    """The chances of each class, of each exemplar by a regression that hasn't seen it."""
     import numpy as np
     from sklearn.model_selection import StratifiedKFold
 
-    scores = np.zeros(len(kinds))
-    smallest = min(np.unique(kinds, return_counts=True)[1])
+    classes, numbers = np.unique(kinds, return_counts=True)
+    found = np.zeros((len(kinds), len(classes)))
+    smallest = min(numbers)
     folds = StratifiedKFold(max(2, min(FOLDS, int(smallest))), shuffle=True, random_state=0)
     for train, test in folds.split(features, kinds):
         mean, scale = _standard(features[train])
         model = _regression((features[train] - mean) / scale, kinds[train])
-        chances = model.chances((features[test] - mean) / scale)
-        scores[test] = 1 - chances[:, model.classes.index(NONE)]
-    return scores
+        found[test] = model.chances((features[test] - mean) / scale)
+    return found
 
 
 def _calibrated(scores: Array, doubtful: Array) -> tuple[float, float]:
@@ -171,6 +215,13 @@ def _calibrated(scores: Array, doubtful: Array) -> tuple[float, float]:
 
 def _standard(features: Array) -> tuple[Array, Array]:
     return features.mean(0), features.std(0) + 1e-6
+
+
+def _unit(vectors: Array) -> Array:
+    import numpy as np
+
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return cast("Array", vectors / np.maximum(lengths, 1e-12))
 
 
 def _logit(chance: Any) -> Any:
@@ -198,7 +249,7 @@ def save(reader: Reader, path: Path) -> None:
     """Keep a reader; whole or not at all."""
     import numpy as np
 
-    arrays: dict[str, Any] = {"mean": reader.mean, "scale": reader.scale}
+    arrays: dict[str, Any] = {name: getattr(reader, name) for name in _ARRAYS}
     classifiers = {NONE: reader.kinds, **reader.subs}
     for name, one in classifiers.items():
         arrays |= {f"{name} weights": one.weights, f"{name} biases": one.biases}
@@ -214,9 +265,12 @@ def save(reader: Reader, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, made = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, told=np.array(json.dumps(told)), **arrays)
-    Path(made).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, told=np.array(json.dumps(told)), **arrays)
+        Path(made).replace(path)
+    finally:
+        Path(made).unlink(missing_ok=True)
 
 
 def load(path: Path, digest: str, width: int) -> Reader | None:
@@ -244,8 +298,7 @@ def _rebuilt(told: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reader:
         threshold=float(told["threshold"]),
         slope=float(told["slope"]),
         shift=float(told["shift"]),
-        mean=arrays["mean"],
-        scale=arrays["scale"],
+        **{name: arrays[name] for name in _ARRAYS},
         kinds=classifiers.pop(NONE),
         subs=classifiers,
         prefix=tuple(told["prefix"]),
@@ -257,8 +310,10 @@ def _sound(reader: Reader, width: int) -> bool:
     """Whether every array has the shape and the finite numbers that it must have."""
     import numpy as np
 
+    rows = len(reader.held)
     one: list[tuple[Array, tuple[int, ...]]]
     one = [(reader.mean, (width,)), (reader.scale, (width,))]
+    one += [(reader.held, (rows, len(reader.kinds.classes))), (reader.directions, (rows, width))]
     for classifier in (reader.kinds, *reader.subs.values()):
         number = len(classifier.classes)
         one += [(classifier.weights, (number, width)), (classifier.biases, (number,))]

@@ -51,6 +51,49 @@ def test_what_is_kept_reads_the_same(fitted, tmp_path):
     assert kept.read(vectors[0, 0]) == made.read(vectors[0, 0])
 
 
+def test_the_nearest_exemplars_are_kept_with_the_reader(fitted, tmp_path):
+    made, vectors, few = fitted
+    reader.save(made, tmp_path / "r.npz")
+    kept = reader.load(tmp_path / "r.npz", "d1", 8)
+    assert kept.directions.dtype == np.float16
+    (first, cosine), *others = kept.nearest(vectors[3, 0], 5)
+    assert (first, cosine) == (3, pytest.approx(1, abs=1e-2))
+    assert len(others) == 4
+    assert sum(few[i].kind == few[3].kind for i, _ in others) >= 3
+    assert [c for _, c in others] == sorted((c for _, c in others), reverse=True)
+    assert len(kept.nearest(vectors[3, 0], 999)) == len(few)
+
+
+def test_each_exemplar_is_judged_by_a_regression_that_hadnt_seen_it(fitted):
+    made, _, few = fitted
+    assert made.held.shape == (len(few), 3)
+    np.testing.assert_allclose(made.held.sum(1), 1, atol=1e-5)
+    doubtful = np.array([e.kind != "none" for e in few])
+    found = made.doubts(made.held) > made.threshold
+    assert found[doubtful].mean() == pytest.approx(made.figures["recall"])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ([], "here is nothing"),
+        (["none"] * 4, "exemplars of doubt and of kind 'none': here is none"),
+        (["self_identity"] * 4, "here is self_identity"),
+        (["none"] * 4 + ["user_input"], "at least 2 exemplars of each kind: add some of user_inp"),
+    ],
+)
+def test_too_few_exemplars_are_told_with_a_remedy(kinds, said):
+    some = [Exemplar(({"role": "user", "content": "hi"},), kind) for kind in kinds]
+    with pytest.raises(PromptError, match=said):
+        reader.fit(np.zeros((len(some), 1, 8)), some, "d1")
+
+
+def test_two_of_each_kind_are_enough():
+    some = [*heap("a", "none", 2), *heap("z", "self_identity", 2)]
+    made = reader.fit(np.random.default_rng(0).normal(size=(4, 1, 8)), some, "d1")
+    assert 0 <= made.read(np.zeros(8)).doubt <= 1
+
+
 def test_a_kept_reader_that_is_broken_or_anothers_is_refused(fitted, tmp_path):
     made, path = fitted[0], tmp_path / "r.npz"
     assert reader.load(path, "d1", 8) is None
