@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from honestproxy.errors import SettingsError
@@ -53,6 +53,10 @@ class Settings(BaseModel):
         default_factory=lambda: user_cache_path("honestproxy", appauthor=False),
         description="Folder for fetched models.",
     )
+    exemplars: Path = Field(
+        default_factory=lambda: user_data_path("honestproxy", appauthor=False) / "exemplars",
+        description="Folder with labelled questions of your own, which `introspect` learns from.",
+    )
 
     @field_validator("capabilities", "strategies_allowed", mode="before")
     @classmethod
@@ -61,7 +65,7 @@ class Settings(BaseModel):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("prompts", "cache", mode="after")
+    @field_validator("prompts", "cache", "exemplars", mode="after")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value

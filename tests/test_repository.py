@@ -106,13 +106,13 @@ def settings_table() -> str:
     """The README's table of settings, as the code has it."""
     lines = ["| setting | default | what it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        lines.append(f"| `{name}` | {_default(field.default)} | {field.description} |")
+        lines.append(f"| `{name}` | {_default(name, field.default)} | {field.description} |")
     return "\n".join(lines)
 
 
-def _default(value: object) -> str:
+def _default(name: str, value: object) -> str:
     if value is PydanticUndefined:
-        return "the user's cache folder"
+        return {"cache": "the user's cache folder", "exemplars": "in the user's data folder"}[name]
     if value is None or value == ():
         return "–"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -51,7 +52,8 @@ class Local:
     def __init__(self, spec: str, settings: Settings, *, dtype: str | None = None) -> None:
         found = weights.parse(spec)
         cache = settings.cache
-        self._begin(found.name, lambda told: weights.load(found, cache, told, dtype), cache)
+        loader = partial(weights.load, found, cache, dtype=dtype)
+        self._begin(found.name, loader, cache, settings.exemplars)
         if found.kind == "embedded":
             self.traits = replace(self.traits, default_strategy="introspect")
 
@@ -63,11 +65,16 @@ class Local:
         return self
 
     def _begin(
-        self, name: str, loader: Callable[[Progress], Loaded], cache: Path | None = None
+        self,
+        name: str,
+        loader: Callable[[Progress], Loaded],
+        cache: Path | None = None,
+        exemplars: Path | None = None,
     ) -> None:
         self.name = name
         self._loader = loader
         self._cache = cache
+        self._exemplars = exemplars
         # One thread for what takes long but isn't decoding: loading, templates, tokenising.
         self._desk = ThreadPoolExecutor(1, "honestproxy-local")
         self._lock = threading.Lock()
@@ -139,6 +146,11 @@ class Local:
         ready = await self._ready(progress or _log.info)
         await ready.sense.ready(progress or _log.info)
 
+    async def sense(self, model: str = "", progress: Progress | None = None) -> Sense:
+        """What reads doubt inside the model; this loads the model, and fits nothing yet."""
+        self._check_model(model)
+        return (await self._ready(progress or _log.info)).sense
+
     async def inside(self, work: Callable[[Any, Any], T]) -> T:
         """Do `work(model, tokenizer)` in the model's thread, between two steps of decoding."""
         ready = await self._ready(_log.info)
@@ -187,7 +199,7 @@ class Local:
         loaded = self._loader(told)
         engine = Engine(loaded.model)
         weakref.finalize(self, engine.close, 30.0)  # at exit, too: no thread is left inside torch
-        sense = Sense(engine, loaded, self.name, self._cache)
+        sense = Sense(engine, loaded, self.name, self._cache, self._exemplars)
         return _Ready(loaded, engine, sense, Spelling(loaded.tokenizer, loaded.decode))
 
 

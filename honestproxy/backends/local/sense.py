@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.backends.local import chat, features, reader
 from honestproxy.backends.local import exemplars as labelled
+from honestproxy.backends.local import own as users
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import Job, Piece
 from honestproxy.backends.local.exemplars import Exemplar
 from honestproxy.backends.local.features import LONGEST, Layers, Shared, Tail
 from honestproxy.backends.local.reader import Reader
 from honestproxy.doubts import Scores
-from honestproxy.errors import BackendError, HonestProxyError
+from honestproxy.errors import BackendError, HonestProxyError, InvalidRequest, PromptError
 from honestproxy.types import ChatRequest
 
 if TYPE_CHECKING:
@@ -34,27 +36,65 @@ _EVERY: Final = 10
 """Batches between two lines of progress."""
 
 
-Ready = tuple[Reader, Layers]
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A fitted reader, the layers it may read, and the exemplars from which it learnt."""
+
+    reader: Reader
+    layers: Layers
+    exemplars: Sequence[Exemplar]
+
+    @property
+    def layer(self) -> int:
+        """The layer that is read, counted from 1."""
+        return self.layers.numbers[self.reader.layer]
 
 
 class Sense:
-    """Reads doubt from inside a local model. `cache` is where fitted readers are kept."""
+    """Reads doubt from inside a local model.
 
-    def __init__(self, engine: Engine, loaded: Loaded, name: str, cache: Path | None) -> None:
+    `cache` is where fitted readers are kept, `folder` where the user's own exemplars are.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        loaded: Loaded,
+        name: str,
+        cache: Path | None,
+        folder: Path | None = None,
+    ) -> None:
         self._engine = engine
         self._loaded = loaded
         self._name = name
         self._cache = cache
+        self._folder = folder
         self._lock = threading.Lock()
         self._preparing: Future[Ready] | None = None
 
     async def read(self, ids: list[int]) -> Scores:
         """Scores of a conversation, given as the tokens that the model is to continue."""
-        fitted, layers = await self.ready(_log.info)
-        layer = layers.modules[layers.numbers[fitted.layer] - 1]
-        begun = len(fitted.prefix) if _starts(ids, fitted.prefix) else 0
+        ready = await self.ready(_log.info)
+        return ready.reader.read(await self._features(ids, ready))
+
+    async def explain(
+        self, request: ChatRequest, number: int
+    ) -> tuple[Scores, list[tuple[Exemplar, float]]]:
+        """Scores of a conversation, and the exemplars most like it, each with its cosine.
+
+        Raises InvalidRequest where it can't be read.
+        """
+        ids = chat.prompt(self._loaded.tokenizer, request, self._loaded.context)
+        ready = await self.ready(_log.info)
+        features = await self._features(ids, ready)
+        nearest = ready.reader.nearest(features, number)
+        return ready.reader.read(features), [(ready.exemplars[i], c) for i, c in nearest]
+
+    async def _features(self, ids: list[int], ready: Ready) -> Any:
+        prefix = ready.reader.prefix
+        begun = len(prefix) if _starts(ids, prefix) else 0
         with _translated():
-            return fitted.read(await self._tail(ids, layer, begun))
+            return await self._tail(ids, ready.layers.modules[ready.layer - 1], begun)
 
     async def _tail(self, ids: Sequence[int], layer: Any, begun: int) -> Any:
         """A layer's states at the end; what is read for them, the answer needn't read again."""
@@ -72,20 +112,25 @@ class Sense:
         finally:
             job.cancelled = True
 
-    async def ready(self, progress: Progress) -> Ready:
-        """The reader; the first call loads or fits it, in a thread of its own."""
+    async def ready(self, progress: Progress, own: Sequence[Exemplar] | None = None) -> Ready:
+        """The reader; the first call loads or fits it, in a thread of its own.
+
+        `own` stands for the user's exemplars, where not for those in their folder; then what
+        can't be kept is an error.
+        """
         with self._lock:
-            if self._preparing is None or _failed(self._preparing):
+            if self._preparing is None or own is not None or _failed(self._preparing):
                 thread = ThreadPoolExecutor(1, "honestproxy-reader")
-                self._preparing = thread.submit(self._prepared, progress)
+                self._preparing = thread.submit(self._prepared, progress, own)
                 thread.shutdown(wait=False)  # once this is done
             preparing = self._preparing
         # Shielded: a request that is given up must not undo the fit for the next.
         return await asyncio.shield(asyncio.wrap_future(preparing))
 
-    def _prepared(self, progress: Progress) -> Ready:
+    def _prepared(self, progress: Progress, own: Sequence[Exemplar] | None) -> Ready:
         layers = Layers.of(self._loaded.model)
-        exemplars = labelled.load()
+        theirs = users.load(self._folder) if own is None else own
+        exemplars = labelled.together(labelled.load(), theirs)
         digest = reader.digest(self._fingerprint(layers), exemplars)
         width = 2 * self._loaded.model.config.get_text_config().hidden_size
         path = self._cache / "readers" / f"{digest}.npz" if self._cache else None
@@ -93,8 +138,8 @@ class Sense:
         if fitted is None:
             fitted = self._fit(exemplars, layers, digest, progress)
             if path:
-                _keep(fitted, path)
-        return fitted, layers
+                _keep(fitted, path, must=own is not None)
+        return Ready(fitted, layers, exemplars)
 
     def _fit(
         self, exemplars: Sequence[Exemplar], layers: Layers, digest: str, progress: Progress
@@ -103,6 +148,7 @@ class Sense:
 
         started = time.perf_counter()
         said = f"learning where {self._name} is in doubt (once)"
+        reader.check(exemplars)
         prompts = self._tokenised(exemplars)
         alone = [p for p, e in zip(prompts, exemplars, strict=True) if len(e.messages) == 1]
         prefix = features.common(alone or prompts)
@@ -129,10 +175,14 @@ class Sense:
             return self._engine.call(work).result()
 
     def _tokenised(self, exemplars: Sequence[Exemplar]) -> list[list[int]]:
-        loaded = self._loaded
-        requests = [ChatRequest({"messages": list(e.messages)}) for e in exemplars]
-        every = [chat.prompt(loaded.tokenizer, request, loaded.context) for request in requests]
-        return [ids[-LONGEST:] for ids in every]
+        return [self._prompt(exemplar)[-LONGEST:] for exemplar in exemplars]
+
+    def _prompt(self, exemplar: Exemplar) -> list[int]:
+        request = ChatRequest({"messages": list(exemplar.messages)})
+        try:
+            return chat.prompt(self._loaded.tokenizer, request, self._loaded.context)
+        except InvalidRequest as error:  # nobody's request, but ours
+            raise PromptError(f"{exemplar.where}: {error.message}") from None
 
     def _fingerprint(self, layers: Layers) -> dict[str, Any]:
         """What of the model the features depend on."""
@@ -165,11 +215,14 @@ def _batches(
             yield some[at : at + features.BATCH], begun
 
 
-def _keep(fitted: Reader, path: Path) -> None:
+def _keep(fitted: Reader, path: Path, *, must: bool) -> None:
     try:
         reader.save(fitted, path)
     except OSError as error:
-        _log.warning("the reader can't be kept in %s: %s", path, error)
+        said = f"the reader can't be kept in {path.parent}: {error.strerror}"
+        if must:
+            raise BackendError(f"{said}; free some space there, or choose --cache") from None
+        _log.warning("%s", said)
 
 
 @contextlib.contextmanager
