@@ -51,7 +51,7 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(50_000_000, gt=0, description="Largest request body.")
     cache: Path = Field(
         default_factory=lambda: user_cache_path("honestproxy", appauthor=False),
-        description="Folder for fetched models.",
+        description="Folder for fetched models and fitted readers.",
     )
     exemplars: Path = Field(
         default_factory=lambda: user_data_path("honestproxy", appauthor=False) / "exemplars",

@@ -12,16 +12,13 @@ from rich.text import Text
 from honestproxy.cli import question
 from honestproxy.cli.options import Json, with_settings
 from honestproxy.cli.output import noted, print_json, safe, stderr, write_live
-from honestproxy.cli.question import Answered
-from honestproxy.errors import InvalidRequest
+from honestproxy.cli.question import Answered, System, Words
 from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
     from honestproxy.trace import Step
     from honestproxy.types import Message
 
-Words = Annotated[list[str], typer.Argument(metavar="QUESTION", help="`-` reads it from stdin.")]
-System = Annotated[str | None, typer.Option("--system", help="A system message.")]
 ShowTrace = Annotated[bool, typer.Option("--trace", help="Show each step: prompt and text.")]
 
 
@@ -34,21 +31,13 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask one question; the answer goes to stdout, what was done to stderr."""
-    messages = _messages(words, system)
+    messages = question.conversation(words, system)
     answered = asyncio.run(_answer(settings, messages, live=not as_json))
     if as_json:
         print_json(answered.body() | ({"trace": _steps(answered)} if trace else {}))
         return
     sys.stdout.write("\n")
     _tell(answered, trace=trace)
-
-
-def _messages(words: list[str], system: str | None) -> list[Message]:
-    text = sys.stdin.read() if words == ["-"] else " ".join(words)
-    if not text.strip():
-        raise InvalidRequest("the question is empty", param="messages")
-    asked = {"role": "user", "content": text.strip()}
-    return [{"role": "system", "content": system}, asked] if system else [asked]
 
 
 async def _answer(settings: Settings, messages: list[Message], *, live: bool) -> Answered:

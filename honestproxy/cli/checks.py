@@ -40,6 +40,7 @@ async def run_all(settings: Settings) -> list[Check]:
         _packages(),
         _sources(),
         _prompts(settings),
+        _exemplars(settings),
         _cache(settings),
         _port(settings),
         _torch(settings),
@@ -73,6 +74,19 @@ def _prompts(settings: Settings) -> Check:
     except HonestProxyError as error:
         return Check("prompts, strategy", "broken", error.message, "honestproxy prompts check")
     return Check("prompts, strategy", "ok", where)
+
+
+def _exemplars(settings: Settings) -> Check:
+    from honestproxy.backends.local import own
+
+    try:
+        number = len(own.load(settings.exemplars))
+    except HonestProxyError as error:
+        state: State = "broken" if _is_local(settings) else "note"
+        remedy = "mend it, or honestproxy introspect fit --forget NAME"
+        return Check("exemplars", state, error.message, remedy)
+    found = f", and {number} of yours in {settings.exemplars}" if number else ""
+    return Check("exemplars", "ok", f"shipped{found}")
 
 
 def _cache(settings: Settings) -> Check:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from honestproxy.cli.output import count, noted, safe
 from honestproxy.errors import InvalidRequest, SettingsError
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from honestproxy.pipeline import Pipeline
     from honestproxy.settings import Settings
     from honestproxy.types import Backend
+
+
+Words = Annotated[list[str], typer.Argument(metavar="QUESTION", help="`-` reads it from stdin.")]
+System = Annotated[str | None, typer.Option("--system", help="A system message.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,19 @@ class Answered:
             yield safe(f"{doubt.kind.replace('_', ' ')}: {doubt.statement}")
 
 
+def conversation(words: list[str], system: str | None) -> list[Message]:
+    """The messages that the command's words make. Raises InvalidRequest where they are empty."""
+    text = sys.stdin.read() if words == ["-"] else " ".join(words)
+    if not text.strip():
+        raise InvalidRequest("the question is empty", param="messages")
+    asked = {"role": "user", "content": text.strip()}
+    return [{"role": "system", "content": system}, asked] if system else [asked]
+
+
+_READS = frozenset({"introspect", "gated", "curiosity"})
+"""Strategies that read inside the model, where they can."""
+
+
 def default_strategy(settings: Settings, backend: Backend) -> str:
     """The strategy where a request names none."""
     from honestproxy.backends import traits
@@ -68,6 +88,9 @@ def check(settings: Settings) -> None:
         if name is not None and name not in STRATEGIES:
             raise SettingsError(f"unknown strategy {name!r}; {nearest(name, STRATEGIES)}")
     Prompts(settings.prompts).check()
+    if "exemplars" in settings.model_fields_set and not settings.exemplars.is_dir():
+        remedy = "`honestproxy introspect fit DATA.jsonl` makes it"
+        raise SettingsError(f"exemplars: no folder {settings.exemplars}; {remedy}")
 
 
 async def loaded(settings: Settings) -> Backend:
@@ -81,7 +104,7 @@ async def loaded(settings: Settings) -> Backend:
         try:
             with noted(f"loading {settings.upstream} …") as note:
                 await warm_up(note.update)
-                if default_strategy(settings, backend) == "introspect":
+                if default_strategy(settings, backend) in _READS:
                     # The first fit takes a while: better now than within the first answer.
                     await getattr(backend, "load_reader", warm_up)(note.update)
         except BaseException:

@@ -35,6 +35,7 @@ FLAGS = (
     "usage",
     "variants",
     "cache",
+    "exemplars",
     "confusion_tokens",
     "stream_head_wait",
     "ping_interval",

@@ -10,7 +10,8 @@ from honestproxy.cli.options import with_settings
 from honestproxy.cli.serve import FLAGS
 from honestproxy.settings import Settings
 
-COMMANDS = ("serve", "ask", "compare", "models", "prompts", "doctor")
+COMMANDS = ("serve", "ask", "compare", "introspect", "models", "prompts", "doctor")
+SUBCOMMANDS = {"models": ["list"], "prompts": ["list"], "introspect": ["explain"]}
 
 
 def test_help_names_every_command(cli):
@@ -40,8 +41,7 @@ def test_help_brings_in_nothing_heavy():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_takes_the_common_flags(cli, command):
-    words = [command, "list"] if command in ("models", "prompts") else [command]
-    said = cli(*words, "--help").stdout
+    said = cli(command, *SUBCOMMANDS.get(command, []), "--help").stdout
     assert all(f"--{flag}" in said for flag in ("upstream", "model", "strategy", "config", "json"))
 
 
