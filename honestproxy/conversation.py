@@ -52,9 +52,17 @@ def rewrite(request: ChatRequest, instruction: str, *, returned: bool = True) ->
     return _without_tools(request).replace(drop, messages=asked)
 
 
-def opened(request: ChatRequest, opening: str) -> ChatRequest:
-    """An answer that begins with `opening`, and gives it back as its own first text."""
-    begun = {"role": "assistant", "content": opening}
+def opened(request: ChatRequest, opening: Sequence[str | None], question: str) -> ChatRequest:
+    """An answer that begins with `opening`, and gives it back as its own first text.
+
+    For each None in it the model quotes some words of the `question`.
+    """
+    quote = {"type": "quote", "text": question}
+    parts = [quote if part is None else {"type": "text", "text": part} for part in opening]
+    begun = {
+        "role": "assistant",
+        "content": parts if None in opening else "".join(map(str, opening)),
+    }
     messages = [*request.unread_messages(), begun]
     return _without_tools(request).replace(_REWRITE_LEAVES, messages=messages, echo=True)
 

@@ -7,6 +7,7 @@ what looks like a placeholder inside a value stays text.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from string import Template
 from honestproxy.errors import PromptError
 
 _HERE = Path(__file__).parent
+_GAP = "\0"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,17 @@ class Prompt:
         """The message. Raises PromptError where placeholders and values differ."""
         self.check(frozenset(values))
         return self._template.substitute(values)
+
+    def parts(self) -> list[str | None]:
+        """The text around the placeholders, and None for each of them."""
+        texts = self.render(**dict.fromkeys(self.placeholders, _GAP)).split(_GAP)
+        return [part for text in texts for part in (text, None)][:-1]
+
+    def beginning(self, text: str) -> str:
+        """As much of `text` as this prompt made, whatever fills it; all, where it is cut off."""
+        made = ("(?s:.*?)" if part is None else re.escape(part) for part in self.parts())
+        found = re.match("".join(made), text)
+        return found[0] if found else text
 
     def check(self, expected: frozenset[str]) -> None:
         """Raise PromptError unless the placeholders are exactly those expected."""

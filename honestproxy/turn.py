@@ -110,6 +110,12 @@ class Turn:
         return conversation.query(self.request)
 
     @property
+    def said(self) -> str:
+        """The text of the last call; empty while it isn't whole."""
+        response = self.calls[-1].step.response if self.calls else None
+        return response.text if response else ""
+
+    @property
     def abilities(self) -> str:
         """What the app can do beyond the bare model, as lines for a prompt."""
         return conversation.abilities(self.request, self.limits.capabilities)
@@ -141,7 +147,7 @@ class Turn:
     ) -> Call:
         """Send a step that answers the client, made from what earlier steps found."""
         found, text = self._prompt(prompt or f"{self.folder}/{step}", values)
-        return self._rewrite(step, found, text, returned=False)
+        return self._rewrite(step, found, text, None, returned=False)
 
     def keep(self, call: Call, reason: str) -> Keep:
         """The answer: this call, as it is."""
@@ -154,12 +160,17 @@ class Turn:
         fallback: Call | None = None,
         reason: str = "",
         view: View | None = None,
+        opening: Prompt | None = None,
         **values: str | ChatResponse,
     ) -> Finish:
-        """The answer: one more step, sent when the pipeline asks; without a fallback, a draft."""
+        """The answer: one more step, sent when the pipeline asks; without a fallback, a draft.
+
+        Where the model can go on from an `opening`, its text begins with that.
+        """
         spare = (lambda: fallback) if fallback else (lambda: self.start("draft"))
         prompt, text = self._prompt(f"{self.folder}/{step}", values)
-        return Finish(lambda: self._rewrite(step, prompt, text), reason, spare, view)
+        begun = None if self.limits.paper else opening
+        return Finish(lambda: self._rewrite(step, prompt, text, begun), reason, spare, view)
 
     async def read(self) -> Scores:
         """What goes on inside the model, but for doubts that the app's own abilities rule out.
@@ -175,12 +186,12 @@ class Turn:
         return scores.without(conversation.lifted(self.request, self.limits.capabilities))
 
     def opening(self, name: str) -> Prompt:
-        """A prompt that is an answer's first words."""
-        return self.prompts[f"{self.folder}/{name}"]
+        """A prompt that is an answer's first words; `introspect` holds them all."""
+        return self.prompts[f"introspect/{name}"]
 
     def open(self, step: str, opening: Prompt, reason: str) -> Finish:
         """The answer: one more step, which begins with `opening` and which the model goes on."""
-        request = conversation.opened(self.request, opening.render())
+        request = self._opened(self.request, opening)
         spare = partial(self.start, "draft")
         return Finish(lambda: self._send(step, request, opening), reason, spare)
 
@@ -199,11 +210,16 @@ class Turn:
         self.draft = self._send("draft", request, settled=self._settle)
         return self.draft
 
-    def _rewrite(self, step: str, prompt: Prompt, text: str, *, returned: bool = True) -> Call:
+    def _rewrite(
+        self, step: str, prompt: Prompt, text: str, opening: Prompt | None, *, returned: bool = True
+    ) -> Call:
         if self.limits.paper:
             return self._send(step, conversation.single_message(self.request, text), prompt)
-        rewrite = conversation.rewrite(self.request, text, returned=returned)
-        return self._send(step, rewrite, prompt)
+        request = conversation.rewrite(self.request, text, returned=returned)
+        return self._send(step, self._opened(request, opening) if opening else request, prompt)
+
+    def _opened(self, request: ChatRequest, opening: Prompt) -> ChatRequest:
+        return conversation.opened(request, opening.parts(), self.query)
 
     def _settle(self, call: Call, reason: str | BaseException) -> None:
         if self.kept.done():

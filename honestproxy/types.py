@@ -416,7 +416,8 @@ class Backend(Protocol):
     takes long to start may have `async load(progress=None)`, awaited before the first request;
     `progress` is called with lines of text. One that sees inside its model may have
     `async read(request) -> Scores`, and then continues a last message of the assistant; with
-    the field `echo` it gives that message's text as the beginning of its answer.
+    the field `echo` it gives that message's text as the beginning of its answer, and for a
+    part of the type `quote` in it some words of that part's own `text`.
     """
 
     async def complete(self, request: ChatRequest) -> ChatResponse:

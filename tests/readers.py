@@ -28,5 +28,15 @@ class Reading(Scripted):
 
     async def _next(self, request: ChatRequest) -> Any:
         reply = await super()._next(request)
-        begun = request.messages[-1]["content"] if request.get("echo") else None
+        begun = _begun(request.messages[-1]["content"]) if request.get("echo") else None
         return [begun, reply] if begun and isinstance(reply, str) else reply
+
+
+def _begun(content: Any) -> str:
+    """The opening, with the last word of a question in its gap."""
+    if isinstance(content, str):
+        return content
+    words = (
+        p["text"].split()[-1].strip("?") if p["type"] == "quote" else p["text"] for p in content
+    )
+    return "".join(words)

@@ -14,12 +14,14 @@ from honestproxy.templates import Prompts
 from honestproxy.types import ChatRequest, Options
 from tests.readers import PRICE, Reading
 
-OPENING = Prompts()["introspect/latest_information-live_price"].text.strip()
+PRICES = Prompts()["introspect/latest_information-live_price"]
+OPENING = PRICES.render(topic="gold")
 
 
 def turn(backend: Any, options: dict[str, Any] | None = None, **body: Any) -> Run:
     request = ChatRequest(
-        {"model": "m", "messages": [{"role": "user", "content": "What is gold at?"}]} | body,
+        {"model": "m", "messages": [{"role": "user", "content": "What is the price of gold?"}]}
+        | body,
         options=Options(strategy="introspect", **(options or {})),
     )
     return Pipeline(backend, Settings(on_failure="draft")).run(request)
@@ -30,7 +32,10 @@ async def test_doubt_opens_the_answer_and_costs_one_call():
     run = turn(backend)
     answer = await run.complete()
     assert answer.text == f"{OPENING} ask a broker."
-    assert backend.requests[0].messages[-1] == {"role": "assistant", "content": OPENING}
+    before, _, after = PRICES.parts()
+    quote = {"type": "quote", "text": "What is the price of gold?"}
+    parts = [{"type": "text", "text": before}, quote, {"type": "text", "text": after}]
+    assert backend.requests[0].messages[-1] == {"role": "assistant", "content": parts}
     said = run.honesty.body()
     assert (said["outcome"], said["reason"]) == ("rewritten", "latest_information 0.95")
     assert said["doubts"] == [{"kind": "latest_information", "statement": OPENING}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from honestproxy.call import usable
+from honestproxy.strategies.introspect import sensed
 
 if TYPE_CHECKING:
     from honestproxy.turn import Answer, Turn
@@ -15,5 +16,10 @@ async def curiosity(turn: Turn) -> Answer:
     draft, elicited = turn.start("draft", returned=False), turn.start("confusion")
     confusion = usable(await elicited, "confusion", whole=True)
     return turn.finish(
-        "merge", draft=await draft, confusion=confusion, fallback=draft, reason="always merged"
+        "merge",
+        draft=await draft,
+        confusion=confusion,
+        fallback=draft,
+        reason="always merged",
+        opening=await sensed(turn),
     )

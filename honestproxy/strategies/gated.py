@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from honestproxy.call import usable
 from honestproxy.doubts import Reading, count, describe, doubtful
+from honestproxy.strategies.introspect import sensed
 from honestproxy.templates import block
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ async def gated(turn: Turn) -> Answer:
         confusion=block("confusion", statements),
         fallback=draft,
         reason=count(doubts) if doubts else "doubts in prose",
+        opening=await sensed(turn),
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, StepFailed
 from honestproxy.types import Doubt, Doubts
 
 if TYPE_CHECKING:
     from honestproxy.doubts import Scores
+    from honestproxy.templates import Prompt
     from honestproxy.turn import Answer, Turn
 
 CLEAR: Final = 0.45
 """Share of the doubt that a kind must hold for an opening of its own: a wrong one is untrue."""
+ALSO: Final = 0.25
+"""Share of the doubt that a kind must hold to be listed beside the likeliest."""
+UNCLEAR: Final = "unclear"
 
 
 async def introspect(turn: Turn) -> Answer:
@@ -26,22 +30,52 @@ async def introspect(turn: Turn) -> Answer:
         raise StepFailed(f"the model couldn't be read: {error.message}") from error
     wished = turn.request.options.threshold
     threshold = scores.threshold if wished is None else 1 - wished
-    found = Doubts(confidence=round(1 - scores.doubt, 4))
-    turn.findings = lambda: found
-    turn.scores = _told(scores, threshold)
+    turn.scores = told = _told(scores, threshold)
+    turn.findings = lambda: Doubts(confidence=round(1 - scores.doubt, 4))
     if scores.doubt <= threshold:
         return turn.keep(turn.start("draft"), "no doubt")
+    name = named(scores)
+    opening = turn.opening(name)
+
+    def findings() -> Doubts:
+        told["opening"] = opening.beginning(turn.said)
+        return _doubts(turn, scores, told["opening"])
+
+    turn.findings = findings
+    return turn.open("answer", opening, f"{name.partition('-')[0]} {scores.doubt:.2f}")
+
+
+async def sensed(turn: Turn) -> Prompt | None:
+    """The opening for a merge, where the model can be read and is in doubt."""
+    try:
+        scores = await turn.read()
+    except HonestProxyError:
+        return None
+    return turn.opening(named(scores)) if scores.doubt > scores.threshold else None
+
+
+def named(scores: Scores) -> str:
+    """The opening that says this doubt: the likeliest kind's, where one is clear."""
     kind, chance = max(scores.kinds.items(), key=lambda item: item[1])
-    clear = chance >= CLEAR * scores.doubt
     sub = scores.subs.get(kind)
-    name = f"{kind}-{sub}" if sub else kind
-    opening = turn.opening(name if clear else "unclear")
-    text = opening.render()
-    found = Doubts((Doubt(kind, text),), found.confidence)
-    turn.scores |= {"opening": text}
-    return turn.open("answer", opening, f"{kind if clear else 'unclear'} {scores.doubt:.2f}")
+    return f"{kind}-{sub}" if sub and chance >= CLEAR * scores.doubt else UNCLEAR
 
 
-def _told(scores: Scores, threshold: float) -> dict[str, object]:
+def _doubts(turn: Turn, scores: Scores, said: str) -> Doubts:
+    """The likeliest doubt as the answer says it, and those that are nearly as likely."""
+    first, *others = sorted(scores.kinds, key=lambda kind: -scores.kinds[kind])
+    also = [kind for kind in others if scores.kinds[kind] >= ALSO * scores.doubt]
+    openings = {kind: turn.opening(f"{kind}-{sub}") for kind, sub in scores.subs.items()}
+    stated = [Doubt(kind, _first(openings[kind])) for kind in also if kind in openings]
+    return Doubts((Doubt(first, said), *stated), round(1 - scores.doubt, 4))
+
+
+def _first(opening: Prompt) -> str:
+    """The opening's first sentence, about nothing in particular."""
+    text = opening.render(**dict.fromkeys(opening.placeholders, "this"))
+    return text.partition(". ")[0] + "."
+
+
+def _told(scores: Scores, threshold: float) -> dict[str, Any]:
     kinds = {kind: round(chance, 4) for kind, chance in scores.kinds.items()}
     return {"doubt": round(scores.doubt, 4), "threshold": round(threshold, 4), "kinds": kinds}

@@ -11,7 +11,7 @@ import uuid
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -21,8 +21,10 @@ from honestproxy.backends.local import chat, weights
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
 from honestproxy.backends.local.logprobs import Entry, Ledger, Opening, Spelling
+from honestproxy.backends.local.quote import Lead
 from honestproxy.backends.local.request import sampling
 from honestproxy.backends.local.sense import Sense
+from honestproxy.backends.local.text import until
 from honestproxy.backends.local.weights import Loaded
 from honestproxy.doubts import Scores
 from honestproxy.errors import BackendError, UnknownModel
@@ -47,15 +49,13 @@ class Local:
     nothing.
     """
 
-    traits = Traits(default_strategy="curiosity", confusion_tokens=512)
+    traits = Traits(default_strategy="introspect", confusion_tokens=512)
 
     def __init__(self, spec: str, settings: Settings, *, dtype: str | None = None) -> None:
         found = weights.parse(spec)
         cache = settings.cache
         loader = partial(weights.load, found, cache, dtype=dtype)
         self._begin(found.name, loader, cache, settings.exemplars)
-        if found.kind == "embedded":
-            self.traits = replace(self.traits, default_strategy="introspect")
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, name: str = "local") -> Self:
@@ -260,11 +260,14 @@ def _prepare(
     """Check and tokenise a request. Raises InvalidRequest."""
     loaded = ready.loaded
     wanted = sampling(request, loaded.defaults)
-    ids = chat.prompt(loaded.tokenizer, request, loaded.context)
-    text, opening = chat.begun(loaded.tokenizer, request)
+    opening = chat.begun(loaded.tokenizer, request)
+    text, tokens = opening.text, opening.tokens
+    ids = chat.prompt(loaded.tokenizer, request, loaded.context, text or None)
     cap = loaded.context if wanted.max_tokens is None else wanted.max_tokens
-    room = min(cap - len(opening), loaded.context - len(ids))
-    shown = text if room > 0 else loaded.decode(opening[:cap]).rstrip("\ufffd")
+    shown, ended = until(text, wanted.stop)
+    room = 0 if ended else min(cap - len(tokens), loaded.context - len(ids))
+    if not ended and room < 1:
+        shown, ended = loaded.decode(tokens[:cap]).rstrip("\ufffd"), "length"
     inbox: asyncio.Queue[Piece | BackendError] = asyncio.Queue()
 
     def tell(news: Piece | BackendError) -> None:
@@ -275,20 +278,22 @@ def _prepare(
 
     def begin(told: list[Entry] | None = None) -> None:
         for i in range(wanted.n):
-            tell(Piece(i, shown, None if room > 0 else "length", logprobs=told))
+            tell(Piece(i, shown, ended, logprobs=told))
 
     def ledger() -> Ledger | None:
         return None if wanted.logprobs is None else Ledger(ready.spelling, wanted.logprobs)
 
-    numbers = range(wanted.n if room > 0 else 0)
-    ways = loaded.decode, loaded.ends, opening
-    job = Job(ids, [Writer(i, wanted, room, *ways, ledger()) for i in numbers], tell)
+    def writer(choice: int) -> Writer:
+        ways = loaded.decode, loaded.ends, tokens, Lead(opening.rest), ledger()
+        return Writer(choice, wanted, room, *ways)
+
+    job = Job(ids, [writer(i) for i in range(0 if ended else wanted.n)], tell)
     if text and (first := ledger()):
         job.watch = Opening(ids, text, shown, first, ready.spelling, begin)
     elif text:
         begin()
-    weighed, held = wanted.logprobs is not None, min(len(opening), cap)
-    return _Answer(job, inbox, model, wanted.n, weighed, opening=held, begun=len(opening))
+    weighed, held = wanted.logprobs is not None, min(len(tokens), cap)
+    return _Answer(job, inbox, model, wanted.n, weighed, opening=held, begun=len(tokens))
 
 
 def _choice(

@@ -8,19 +8,23 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from honestproxy.backends.local import quote
+from honestproxy.backends.local.quote import Opening
 from honestproxy.errors import InvalidRequest
 from honestproxy.types import ChatRequest, Message
 
 
-def prompt(tokenizer: Any, request: ChatRequest, context: int) -> list[int]:
-    """The tokens that the model is to continue.
+def prompt(
+    tokenizer: Any, request: ChatRequest, context: int, begun: str | None = None
+) -> list[int]:
+    """The tokens that the model is to continue; `begun` stands for the last message's text.
 
     A last message of the assistant is an answer begun, which the model goes on with. What
     looks like one of the model's control tokens inside a message stays text. Raises
     InvalidRequest where a message can't be read, the template refuses, or it is too long.
     """
     seam = secrets.token_hex(16)
-    text = _render(tokenizer, request, _Disarm(tokenizer, seam))
+    text = _render(tokenizer, _conversed(request, begun), request, _Disarm(tokenizer, seam))
     # Control tokens are cut in two, and the halves are read on their own.
     ids: list[int] = []
     for piece in text.split(seam):
@@ -35,15 +39,28 @@ def prompt(tokenizer: Any, request: ChatRequest, context: int) -> list[int]:
     return ids
 
 
-def begun(tokenizer: Any, request: ChatRequest) -> tuple[str, list[int]]:
-    """What the answer begins with under `echo`: the last message, if the assistant's."""
+def begun(tokenizer: Any, request: ChatRequest) -> Opening:
+    """What the answer begins with under `echo`: the last message, if the assistant's.
+
+    Where one of its parts is a `quote`, the model fills in words of that part's text.
+    """
     last = _conversation(request)[-1]
     if request.get("echo") is not True or not isinstance(last, dict):
-        return "", []
+        return Opening()
     if last.get("role") != "assistant" or last.get("tool_calls"):
-        return "", []
-    text = _text(last.get("content"), "messages[-1]")
-    return text, tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return Opening()
+    content = last.get("content")
+    if not isinstance(content, list) or not any(map(_quotes, content)):
+        return quote.opening(tokenizer, [_text(content, "messages[-1]")], "")
+    questions = [part["text"] for part in content if _quotes(part)]
+    parts = [None if _quotes(part) else _part(part, "messages[-1]") for part in content]
+    return quote.opening(tokenizer, parts, questions[0])
+
+
+def _quotes(part: Any) -> bool:
+    return (
+        isinstance(part, dict) and part.get("type") == "quote" and isinstance(part.get("text"), str)
+    )
 
 
 class _Disarm:
@@ -61,10 +78,17 @@ class _Disarm:
         return self._control.sub(lambda found: found[0][0] + self._seam + found[0][1:], text)
 
 
-def _render(tokenizer: Any, request: ChatRequest, disarm: _Disarm) -> str:
+def _conversed(request: ChatRequest, begun: str | None) -> Sequence[Any]:
+    messages = _conversation(request)
+    return messages if begun is None else [*messages[:-1], {**messages[-1], "content": begun}]
+
+
+def _render(
+    tokenizer: Any, conversation: Sequence[Any], request: ChatRequest, disarm: _Disarm
+) -> str:
     """The text that the model is to continue."""
     knows_developer = "developer" in str(tokenizer.chat_template)
-    messages = [_plain(m, i, knows_developer) for i, m in enumerate(_conversation(request))]
+    messages = [_plain(m, i, knows_developer) for i, m in enumerate(conversation)]
     for message in messages:
         message["content"] = disarm(message["content"])
     begun = ""

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from honestproxy.backends.local.batch import Batch, Prefill, Watch
 from honestproxy.backends.local.logprobs import Entry, Ledger
 from honestproxy.backends.local.prefixes import LIMIT, Prefixes, reusable
+from honestproxy.backends.local.quote import Lead
 from honestproxy.backends.local.sampling import Picker, Sampling
 from honestproxy.backends.local.text import Detokenizer, StopGuard
 from honestproxy.errors import BackendError
@@ -44,8 +45,8 @@ class Piece:
 class Writer:
     """One answer being written: chooses its tokens, and says what text they make.
 
-    `begun` are tokens that the answer already holds; `room` is for how many more. With a
-    `ledger` it says how likely they were, too.
+    `begun` are tokens that the answer already holds; `room` is for how many more. The `lead`
+    says the next ones, while it has some. With a `ledger` it says how likely they were, too.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Writer:
         decode: Callable[[Sequence[int]], str],
         ends: frozenset[int],
         begun: Sequence[int] = (),
+        lead: Lead | None = None,
         ledger: Ledger | None = None,
     ) -> None:
         self.choice = choice
@@ -66,11 +68,13 @@ class Writer:
         self._picker = Picker(sampling, choice, begun)
         self._words = Detokenizer(decode)
         self._guard = StopGuard(sampling.stop)
+        self._lead = lead or Lead()
         self._ledger = ledger
 
     def write(self, logits: Any) -> Piece:
         """Choose the next token."""
-        self.token = self._picker.pick(logits)
+        given = self._lead.next(logits)
+        self.token = self._picker.pick(logits) if given is None else self._picker.take(given)
         self.written.append(self.token)
         if self.token in self._ends:
             return self._end("", "stop")

@@ -60,6 +60,10 @@ class Picker:
         logits = self._penalised(logits)
         greedy = self._sampling.temperature == 0
         token = int(logits.argmax()) if greedy else self._drawn(logits)
+        return self.take(token)
+
+    def take(self, token: int) -> int:
+        """A token that isn't to be chosen, but counts for the penalties."""
         self._seen[token] += 1
         return token
 

@@ -69,3 +69,9 @@ class StopGuard:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
+
+
+def until(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
+    """The text before the first stop string, and `stop` where there is one."""
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return (text[: min(found)], "stop") if found else (text, None)

@@ -296,7 +296,7 @@ def test_the_embedded_model_reads_its_doubts_from_inside(tmp_path):
 
 
 def test_its_traits_are_those_of_a_small_model(local):
-    assert traits(local).default_strategy == "curiosity"
+    assert traits(local).default_strategy == "introspect"
     assert traits(local).confusion_tokens < 1024
 
 

@@ -1,0 +1,160 @@
+"""Words that an answer quotes from its question, chosen by the model, a token at a time.
+
+A model too small to write a sentence about what it can't do still copies well: at a gap in
+a given sentence, it chooses among the spans of the question, and says itself where to stop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Union, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LONGEST: Final = 7
+"""Words of a span."""
+_WORDS: Final = 160
+"""Words of a question that are looked at: half of them at its beginning, half at its end."""
+_LETTERS: Final = 80
+_THIS: Final = " this"
+"""What stands in a gap where nothing can be quoted."""
+_EDGES: Final = " \t\n\"'\u201c\u201d\u2018\u2019\u00ab\u00bb?!.,;:()[]{}<>|`*_#\u3002\u3001\u061f"
+_PAUSE: Final = re.compile(r"[?!.,;:)\]}\"\u201d\u00bb\u3002\u3001\u061f]$")
+# In the answer's mouth these would mean somebody else.
+_SPEAKERS: Final = """
+    i me my mine myself we us our ours you your yours yourself i'm i've i'd i'll you're let's
+    ich mich mir mein meine wir uns du dich dir dein deine je me moi mon ma mes nous tu te toi
+    ton ta tes vous votre yo mi mis tú tus usted io mio mia tuo tua
+"""
+# A span neither begins nor ends with one of these.
+_SMALL: Final = """
+    the this that these those here there it its he him his she her they them their what which
+    who whom whose when where why how is are was were am be been being do does did can could
+    will would shall should may might must has have had and or but if so not no yes please
+    tell give show explain describe write make find get go want need know think about right
+    now today currently latest current than to of for in on at by with from as into just only
+    any some all more most very really much many whats what's how's who's where's
+    der die das den dem ein eine ist sind war und oder was wer wie wo wann warum von zu im
+    le la les un une des du de est sont et ou que qui quoi quel quelle où quand pourquoi
+    el los las una es son y o qué quién cómo dónde cuándo por en il lo gli che chi come dove
+"""
+_NOT_SAID: Final = frozenset(_SPEAKERS.split())
+_NOT_EDGES: Final = frozenset(_SMALL.split())
+
+Trie = dict[int, Union["Trie", None]]
+"""Tokens that may come next; None behind the one that ends the quote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An answer's first words: a text and its tokens, then `rest`, gaps and tokens in turn."""
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    rest: tuple[Trie | tuple[int, ...], ...] = ()
+
+
+class Lead:
+    """Gives the tokens of an opening's rest, one after the other."""
+
+    def __init__(self, rest: Sequence[Trie | tuple[int, ...]] = ()) -> None:
+        self._fixed: deque[int] = deque()
+        self._rest = deque(rest)
+        self._gap: Trie | None = None
+
+    def next(self, logits: Tensor) -> int | None:
+        """The next token, in a gap the likeliest of those that may stand there; None at the end.
+
+        `logits`: (vocabulary,).
+        """
+        if self._fixed:
+            return self._fixed.popleft()
+        if self._gap is None:
+            if not self._rest:
+                return None
+            part = self._rest.popleft()
+            if isinstance(part, tuple):
+                self._fixed.extend(part)
+                return self.next(logits)
+            self._gap = part
+        gap = self._gap
+        token = max(gap, key=lambda candidate: float(logits[candidate]))
+        self._gap = gap[token]
+        return token
+
+
+def opening(tokenizer: Any, parts: Sequence[str | None], question: str) -> Opening:
+    """An opening of texts and, for each None between them, a gap for words of the question."""
+    texts = [""]
+    gaps = _spans(question) if None in parts else []
+    for part in parts:
+        if part is not None:
+            texts[-1] += part
+        elif gaps:
+            texts[-1] = texts[-1].rstrip()
+            texts.append("")
+        else:
+            texts[-1] = texts[-1].rstrip() + _THIS
+    first = tokenizer.encode(texts[0], add_special_tokens=False, verbose=False)
+    spans = [_continuing(tokenizer, f" {span}") for span in gaps] if len(texts) > 1 else []
+    rest: list[Trie | tuple[int, ...]] = []
+    for text in texts[1:]:
+        following = _continuing(tokenizer, text)
+        rest += [_trie(spans, following[0]), tuple(following[1:])]
+    return Opening(texts[0], tuple(first), tuple(rest))
+
+
+def _spans(question: str) -> list[str]:
+    """What of the question may be quoted: a few words in a row, each span once."""
+    words = question.split()
+    if len(words) > _WORDS:
+        half = _WORDS // 2
+        words = [*words[:half], "?", *words[-half:]]
+    every = (span for start in range(len(words)) for span in _from(words, start))
+    return list(dict.fromkeys(every))
+
+
+def _from(words: Sequence[str], start: int) -> Iterator[str]:
+    """The spans that begin with one word."""
+    if _bare(words[start]) in _NOT_EDGES:
+        return
+    for end in range(start, min(len(words), start + LONGEST)):
+        word = _bare(words[end])
+        if word in _NOT_SAID:
+            return
+        span = " ".join(words[start : end + 1]).strip(_EDGES)
+        if word not in _NOT_EDGES and 0 < len(span) <= _LETTERS:
+            yield span
+        if _PAUSE.search(words[end]):
+            return
+
+
+def _bare(word: str) -> str:
+    return word.strip(_EDGES).lower().replace("\u2019", "'")
+
+
+def _trie(spans: Sequence[Sequence[int]], end: int) -> Trie:
+    root: Trie = {}
+    ends = [_grown(root, span) for span in spans]
+    for node in ends:  # last, so that no span's own token takes an end's place
+        node[end] = None
+    return root
+
+
+def _grown(node: Trie, span: Sequence[int]) -> Trie:
+    for token in span:
+        node = cast("Trie", node.setdefault(token, {}))
+    return node
+
+
+def _continuing(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text that goes on from another, without what begins a text."""
+    anchor: list[int] = tokenizer.encode("a", add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(f"a{text}", add_special_tokens=False, verbose=False)
+    if ids[: len(anchor)] == anchor and len(ids) > len(anchor):
+        return ids[len(anchor) :]
+    return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
