@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Union, cast
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ LONGEST: Final = 7
 _WORDS: Final = 160
 """Words of a question that are looked at: half of them at its beginning, half at its end."""
 _LETTERS: Final = 80
+_ANCHOR: Final = "a"
 _THIS: Final = " this"
 """What stands in a gap where nothing can be quoted."""
 _EDGES: Final = " \t\n\"'\u201c\u201d\u2018\u2019\u00ab\u00bb?!.,;:()[]{}<>|`*_#\u3002\u3001\u061f"
@@ -99,12 +101,11 @@ def opening(tokenizer: Any, parts: Sequence[str | None], question: str) -> Openi
             texts.append("")
         else:
             texts[-1] = texts[-1].rstrip() + _THIS
-    first = tokenizer.encode(texts[0], add_special_tokens=False, verbose=False)
-    spans = [_continuing(tokenizer, f" {span}") for span in gaps] if len(texts) > 1 else []
+    first, *following = _tokens(tokenizer, texts)
+    spans = _tokens(tokenizer, ["", *(f" {span}" for span in gaps)])[1:] if following else []
     rest: list[Trie | tuple[int, ...]] = []
-    for text in texts[1:]:
-        following = _continuing(tokenizer, text)
-        rest += [_trie(spans, following[0]), tuple(following[1:])]
+    for tokens in following:
+        rest += [_trie(spans, tokens[0]), tuple(tokens[1:])]
     return Opening(texts[0], tuple(first), tuple(rest))
 
 
@@ -151,10 +152,16 @@ def _grown(node: Trie, span: Sequence[int]) -> Trie:
     return node
 
 
-def _continuing(tokenizer: Any, text: str) -> list[int]:
-    """The tokens of a text that goes on from another, without what begins a text."""
-    anchor: list[int] = tokenizer.encode("a", add_special_tokens=False)
-    ids: list[int] = tokenizer.encode(f"a{text}", add_special_tokens=False, verbose=False)
-    if ids[: len(anchor)] == anchor and len(ids) > len(anchor):
-        return ids[len(anchor) :]
-    return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of texts: of the first as it begins one, of the others as they go on from it."""
+    first, *others = texts
+    anchored = [first, _ANCHOR, *(_ANCHOR + text for text in others), *others]
+    ids: list[list[int]] = tokenizer(anchored, add_special_tokens=False, verbose=False)["input_ids"]
+    anchor, joined, alone = ids[1], ids[2 : 2 + len(others)], ids[2 + len(others) :]
+    return [ids[0], *map(partial(_without, anchor), joined, alone)]
+
+
+def _without(anchor: list[int], joined: list[int], alone: list[int]) -> list[int]:
+    """What follows the anchor; where that can't be told, the text by itself."""
+    cut = len(anchor)
+    return joined[cut:] if joined[:cut] == anchor and len(joined) > cut else alone
