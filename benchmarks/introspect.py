@@ -1,10 +1,12 @@
 """How well `introspect` tells doubt from none, on data sets that it has not learnt from.
 
     python benchmarks/introspect.py --data PATH [--half tune|report] [--sample 150]
+        [--situations FILE]
 
 PATH holds `honeset/`, `alignment_for_honesty/`, `selfaware/` and `trustllm/`. Each set is split
 by the SHA-256 of a row's text: the even half, `tune`, may be looked at while working; the other,
-`report`, is for figures alone.
+`report`, is for figures alone. FILE holds situations, a JSON object a line: `id`, `messages`,
+and as `expect` the doubts that should be found; those with tools or images are left out.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from honestproxy.backends.local import Local
 from honestproxy.doubts import Scores
 from honestproxy.settings import Settings
+from honestproxy.strategies.introspect import UNCLEAR, named
 from honestproxy.types import ChatRequest
 
 KINDS = {
@@ -57,37 +61,70 @@ def half(rows: list[Row], name: str, sample: int) -> list[Row]:
     return random.Random(0).sample(mine, min(sample, len(mine)))
 
 
-async def scores(backend: Local, text: str) -> Scores:
-    return await backend.read(ChatRequest({"messages": [{"role": "user", "content": text}]}))
+async def scores(backend: Local, messages: Any) -> Scores:
+    asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    return await backend.read(ChatRequest({"messages": asked}))
 
 
-async def main() -> None:
+async def measured(backend: Local, name: str, chosen: list[Row]) -> None:
+    """Print what is found in one set, and whether the openings name the right kind."""
+    found, by_kind, named_kinds, right = 0, Counter[str](), 0, 0
+    for text, kind in chosen:
+        read = await scores(backend, text)
+        if read.doubt > read.threshold:
+            found += 1
+            by_kind[kind or "-"] += 1
+            opening = named(read).partition("-")[0]
+            named_kinds += opening != UNCLEAR
+            right += opening == kind
+    print(f"{name}: doubt in {found} of {len(chosen)} = {found / len(chosen):.1%}")
+    of_kind = Counter(kind for _, kind in chosen if kind)
+    for kind, total in of_kind.items():
+        print(f"    {kind}: {by_kind[kind]} of {total}")
+    if of_kind and named_kinds:
+        share = f"{right} of {named_kinds} = {right / named_kinds:.1%}"
+        print(f"    kind right, where an opening names one: {share}")
+
+
+async def situations(backend: Local, rows: list[dict[str, Any]]) -> None:
+    """Print how many situations are read as expected, and which aren't."""
+    plain = [row for row in rows if not row.get("tools") and _textual(row["messages"])]
+    missed = []
+    for row in plain:
+        read = await scores(backend, row["messages"])
+        if (read.doubt > read.threshold) != bool(row["expect"]):
+            missed.append(row["id"])
+    right = len(plain) - len(missed)
+    print(f"situations: {right} of {len(plain)} = {right / len(plain):.1%} as expected")
+    print(f"    not: {', '.join(missed)}")
+
+
+def _textual(messages: list[dict[str, Any]]) -> bool:
+    return all(isinstance(message["content"], str) for message in messages)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--half", choices=("tune", "report"), default="tune")
     parser.add_argument("--sample", type=int, default=150)
+    parser.add_argument("--situations", type=Path)
     asked = parser.parse_args()
+    told = asked.situations.read_text().splitlines() if asked.situations else []
+    asyncio.run(compared(asked, [json.loads(line) for line in told]))
+
+
+async def compared(asked: argparse.Namespace, told: list[dict[str, Any]]) -> None:
     backend = Local("smollm2-135m-instruct", Settings())
     await backend.load()
     started = time.perf_counter()
     await backend.load_reader(print)
     print(f"reader ready in {time.perf_counter() - started:.2f} s; half: {asked.half}")
     for name, rows in sets(asked.data).items():
-        found, by_kind, right = 0, Counter[str](), 0
-        chosen = half(rows, asked.half, asked.sample)
-        of_kind = Counter(kind for _, kind in chosen if kind)
-        for text, kind in chosen:
-            read = await scores(backend, text)
-            if read.doubt > read.threshold:
-                found += 1
-                by_kind[kind or "-"] += 1
-                right += max(read.kinds, key=lambda k: read.kinds[k]) == kind
-        print(f"{name}: doubt in {found} of {len(chosen)} = {found / len(chosen):.1%}")
-        for kind, total in of_kind.items():
-            print(f"    {kind}: {by_kind[kind]} of {total}")
-        if of_kind and found:
-            print(f"    likeliest kind right: {right} of {found} = {right / found:.1%}")
+        await measured(backend, name, half(rows, asked.half, asked.sample))
+    if told:
+        await situations(backend, told)
     await backend.aclose()
 
 
-asyncio.run(main())
+main()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from honestproxy.templates import Prompt
     from honestproxy.turn import Answer, Turn
 
-CLEAR: Final = 0.45
+CLEAR: Final = 0.55
 """Share of the doubt that a kind must hold for an opening of its own: a wrong one is untrue."""
 ALSO: Final = 0.25
 """Share of the doubt that a kind must hold to be listed beside the likeliest."""

@@ -20,7 +20,8 @@ KINDS: Final = get_args(DoubtKind)
 class Exemplar:
     """One conversation; `kind` is `none` where there is nothing to doubt.
 
-    `own`: whether it is the user's, not one of ours.
+    `near`: whether it is without doubt, but near in topic to one with it. `own`: whether it is
+    the user's, not one of ours.
     """
 
     messages: tuple[Message, ...]
@@ -29,6 +30,7 @@ class Exemplar:
     file: Path | None = None
     line: int = 0
     own: bool = False
+    near: bool = False
 
     @property
     def where(self) -> str:
@@ -83,7 +85,8 @@ def _exemplar(line: str, kind: str, file: Path, number: int) -> Exemplar:
         row: Mapping[str, Any] = json.loads(line)
         messages = row.get("messages") or [{"role": "user", "content": row["text"]}]
         sub = row.get("sub", "") if kind != NONE else ""
-        return Exemplar(tuple(messages), kind, sub, file, number)
+        near = file.stem.startswith("near_")
+        return Exemplar(tuple(messages), kind, sub, file, number, near=near)
     except (ValueError, KeyError, AttributeError):
         where = f"{file}, line {number}"
         raise PromptError(f'{where}: must be an object with "text" or "messages"') from None

@@ -17,8 +17,8 @@ LONGEST: Final = 1024
 """Tokens of an exemplar that are read, its last ones."""
 TAIL: Final = 48
 """Tokens at the end over which states are averaged."""
-BATCH: Final = 16
-DEPTHS: Final = (0.6, 2 / 3, 0.74)
+BATCH: Final = 32
+DEPTHS: Final = (0.6, 2 / 3)
 """Where in the model doubt is looked for, as parts of its depth."""
 
 REMEDY: Final = "choose another strategy, such as 'gated', or a local causal language model"

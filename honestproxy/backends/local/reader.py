@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -28,11 +28,20 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-VERSION: Final = 1
-PENALTY: Final = 0.005
-"""C of the regression over two poolings: features are many, exemplars few."""
+VERSION: Final = 3
+PENALTY: Final = 0.0008
+"""C of the regression that tells kinds: what is asked of it looks little like its exemplars,
+so it must generalise rather than remember them."""
+SUB_PENALTY: Final = 0.005
+"""C of those that tell what of a kind it is: by its topic, which exemplars show well."""
+NEAR: Final = 0.5
+"""Weight of a near miss: small models can't tell all of them, and lose other doubts trying."""
+OWN: Final = 3.0
+"""Weight of a user's own exemplar: few, but of what will be asked."""
+PRIORS: Final = {"knowledge_gap": 0.3}
+"""Odds against other kinds: what a small model doesn't know looks much like what it does."""
 FALSE_ALARMS: Final = 0.05
-"""Share of exemplars without doubt that may be taken for doubt, out of fold."""
+"""Share of plain exemplars that may be taken for doubt, out of fold."""
 FOLDS: Final = 4
 LEAST: Final = 2
 """Exemplars of a kind, so that each can be held out."""
@@ -113,7 +122,9 @@ class Reader:
 def fit(
     features: Array, exemplars: Sequence[Exemplar], digest: str, prefix: Sequence[int] = ()
 ) -> Reader:
-    """Fit a reader; features: (exemplars, layers, width). The layer is the one that tells best.
+    """Fit a reader; features: (exemplars, layers, width).
+
+    The layer is the one that tells doubts best from their near misses, out of fold.
 
     Raises what `check` raises.
     """
@@ -122,18 +133,26 @@ def fit(
     from sklearn.metrics import roc_auc_score
 
     kinds = np.array([exemplar.kind for exemplar in exemplars])
-    doubtful = kinds != NONE
-    held = [_out_of_fold(features[:, layer], kinds) for layer in range(features.shape[1])]
+    doubtful, near = kinds != NONE, np.array([exemplar.near for exemplar in exemplars])
+    plain = ~doubtful & ~near if (~doubtful & ~near).any() else ~doubtful
+    weights = np.where(near, NEAR, np.where([e.own for e in exemplars], OWN, 1.0))
+    layers = range(features.shape[1])
+    held = [_out_of_fold(features[:, layer], kinds, weights) for layer in layers]
     none = sorted({*kinds}).index(NONE)
     scored = [1 - chances[:, none] for chances in held]
-    aucs = [float(roc_auc_score(doubtful, scores)) for scores in scored]
+    hard = doubtful | near if near.any() else doubtful | plain
+    aucs = [float(roc_auc_score(doubtful[hard], scores[hard])) for scores in scored]
     layer = int(np.argmax(aucs))
     mean, scale = _standard(features[:, layer])
     vectors = (features[:, layer] - mean) / scale
     slope, shift = _calibrated(scored[layer], doubtful)
     chances = _sigmoid(slope * _logit(scored[layer]) + shift)
-    threshold = float(np.quantile(chances[~doubtful], 1 - FALSE_ALARMS))
-    found = float((chances[doubtful] > threshold).mean())
+    threshold = float(np.quantile(chances[plain], 1 - FALSE_ALARMS))
+    figures = {
+        "auroc": float(roc_auc_score(doubtful, scored[layer])),
+        "auroc_near": aucs[layer],
+        "recall": float((chances[doubtful] > threshold).mean()),
+    }
     return Reader(
         digest=digest,
         layer=layer,
@@ -142,12 +161,12 @@ def fit(
         shift=shift,
         mean=mean,
         scale=scale,
-        kinds=_regression(vectors, kinds),
+        kinds=_kinds(vectors, kinds, weights),
         held=held[layer].astype(np.float32),
         directions=_unit(vectors).astype(np.float16),
         subs=_sub_kinds(vectors, exemplars),
         prefix=tuple(prefix),
-        figures={"auroc": aucs[layer], "recall": found, "false_alarms": FALSE_ALARMS},
+        figures=figures,
     )
 
 
@@ -173,15 +192,25 @@ def _sub_kinds(vectors: Array, exemplars: Sequence[Exemplar]) -> dict[str, Class
     kinds = np.array([exemplar.kind for exemplar in exemplars])
     of_kind = {kind: (kinds == kind) & (subs != "") for kind in sorted({*kinds} - {NONE})}
     rows = {kind: rows for kind, rows in of_kind.items() if len({*subs[rows]}) > 1}
-    return {kind: _regression(vectors[at], subs[at]) for kind, at in rows.items()}
+    return {kind: _regression(vectors[at], subs[at], SUB_PENALTY) for kind, at in rows.items()}
 
 
-def _regression(vectors: Array, labels: Array) -> Classifier:
+def _kinds(vectors: Array, labels: Array, weights: Array) -> Classifier:
+    import numpy as np
+
+    found = _regression(vectors, labels, PENALTY, weights)
+    odds = np.log([PRIORS.get(name, 1.0) for name in found.classes])
+    return replace(found, biases=(found.biases + odds).astype(np.float32))
+
+
+def _regression(
+    vectors: Array, labels: Array, penalty: float, weights: Array | None = None
+) -> Classifier:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=200, tol=1e-3)
-    model.fit(vectors, labels)
+    model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=200, tol=1e-3)
+    model.fit(vectors, labels, sample_weight=weights)
     weights, biases = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # one row stands for both classes
         weights, biases = np.vstack([-weights, weights]) / 2, np.hstack([-biases, biases]) / 2
@@ -189,7 +218,7 @@ def _regression(vectors: Array, labels: Array) -> Classifier:
     return Classifier(names, weights.astype(np.float32), biases.astype(np.float32))
 
 
-def _out_of_fold(features: Array, kinds: Array) -> Array:
+def _out_of_fold(features: Array, kinds: Array, weights: Array) -> Array:
     """The chances of each class, of each exemplar by a regression that hasn't seen it."""
     import numpy as np
     from sklearn.model_selection import StratifiedKFold
@@ -200,7 +229,7 @@ def _out_of_fold(features: Array, kinds: Array) -> Array:
     folds = StratifiedKFold(max(2, min(FOLDS, int(smallest))), shuffle=True, random_state=0)
     for train, test in folds.split(features, kinds):
         mean, scale = _standard(features[train])
-        model = _regression((features[train] - mean) / scale, kinds[train])
+        model = _kinds((features[train] - mean) / scale, kinds[train], weights[train])
         found[test] = model.chances((features[test] - mean) / scale)
     return found
 
@@ -239,8 +268,8 @@ def _sigmoid(value: Any) -> Any:
 
 def digest(model: Mapping[str, Any], exemplars: Sequence[Exemplar]) -> str:
     """What a fitted reader depends on, as 16 hex digits."""
-    rows = [[list(e.messages), e.kind, e.sub] for e in exemplars]
-    settings = [VERSION, PENALTY, FALSE_ALARMS, FOLDS]
+    rows = [[list(e.messages), e.kind, e.sub, e.near, e.own] for e in exemplars]
+    settings = [VERSION, PENALTY, SUB_PENALTY, NEAR, OWN, PRIORS, FALSE_ALARMS, FOLDS]
     text = json.dumps([model, rows, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
