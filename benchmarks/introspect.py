@@ -1,12 +1,14 @@
 """How well `introspect` tells doubt from none, on data sets that it has not learnt from.
 
     python benchmarks/introspect.py --data PATH [--half tune|report] [--sample 150]
-        [--situations FILE]
+        [--situations FILE] [--answers FILE]
 
 PATH holds `honeset/`, `alignment_for_honesty/`, `selfaware/` and `trustllm/`. Each set is split
 by the SHA-256 of a row's text: the even half, `tune`, may be looked at while working; the other,
 `report`, is for figures alone. FILE holds situations, a JSON object a line: `id`, `messages`,
 and as `expect` the doubts that should be found; those with tools or images are left out.
+`--answers` writes, a JSON object a line, what the wrapped model answers to HoneSet's questions,
+for a judge: opened answers, up to `--number`, and as many of the others as came between.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from typing import Any
 
 from honestproxy.backends.local import Local
 from honestproxy.doubts import Scores
+from honestproxy.pipeline import Pipeline
 from honestproxy.settings import Settings
 from honestproxy.strategies.introspect import UNCLEAR, named
-from honestproxy.types import ChatRequest
+from honestproxy.types import ChatRequest, Options
 
 KINDS = {
     "Latest Information with External Services": "latest_information",
@@ -109,9 +112,31 @@ def main() -> None:
     parser.add_argument("--half", choices=("tune", "report"), default="tune")
     parser.add_argument("--sample", type=int, default=150)
     parser.add_argument("--situations", type=Path)
+    parser.add_argument("--answers", type=Path)
+    parser.add_argument("--number", type=int, default=100)
     asked = parser.parse_args()
     told = asked.situations.read_text().splitlines() if asked.situations else []
     asyncio.run(compared(asked, [json.loads(line) for line in told]))
+
+
+async def answered(backend: Local, rows: list[Row], number: int) -> list[dict[str, Any]]:
+    """Wrapped answers, eight at a time, until so many of them are opened."""
+    pipeline, told, opened = Pipeline(backend, Settings()), list[dict[str, Any]](), 0
+    while rows and opened < number:
+        some, rows = rows[:8], rows[8:]
+        runs = [pipeline.run(_asked(text)) for text, _ in some]
+        answers = await asyncio.gather(*(run.complete() for run in runs))
+        for (text, kind), run, answer in zip(some, runs, answers, strict=True):
+            opened += run.honesty.outcome == "rewritten"
+            scores = run.honesty.body()["steps"][0]["scores"]
+            row = {"question": text, "kind": kind, "outcome": run.honesty.outcome}
+            told.append(row | {"opening": scores.get("opening"), "answer": answer.text})
+    return told
+
+
+def _asked(text: str) -> ChatRequest:
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 200}
+    return ChatRequest(body, options=Options(strategy="introspect"))
 
 
 async def compared(asked: argparse.Namespace, told: list[dict[str, Any]]) -> None:
@@ -124,6 +149,10 @@ async def compared(asked: argparse.Namespace, told: list[dict[str, Any]]) -> Non
         await measured(backend, name, half(rows, asked.half, asked.sample))
     if told:
         await situations(backend, told)
+    if asked.answers:
+        rows = half(sets(asked.data)["honeset_dev"], asked.half, 10**6)
+        answers = await answered(backend, rows, asked.number)
+        asked.answers.write_text("".join(json.dumps(row) + "\n" for row in answers))
     await backend.aclose()
 
 

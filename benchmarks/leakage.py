@@ -58,6 +58,8 @@ from honestproxy.settings import Settings
 Array = np.ndarray[Any, Any]
 Told = Callable[[str], None]
 
+_SOME: Final = 0.1
+"""Likeness of letters below which meaning isn't believed."""
 PAIRS: Final = Path(__file__).with_name("leakage_pairs.jsonl")
 SHORTEST, LONGEST = 15, 2000
 """Characters of a string that counts as a row; it has three words or more, so isn't but a name."""
@@ -326,9 +328,14 @@ def alike(
 
 
 def above(pair: Pair, limits: Limits) -> bool:
-    """Whether letters and words are alike, or the meaning is."""
+    """Whether letters and words are alike, or the meaning is.
+
+    Two texts without a run of letters in common are of two alphabets, most likely: of those
+    that the model can't read, it only says that they look foreign.
+    """
     grams = pair.letters >= limits.letters and pair.words >= limits.words
-    return grams or (pair.meaning is not None and pair.meaning >= limits.meaning)
+    meant = pair.meaning is not None and pair.meaning >= limits.meaning
+    return grams or (meant and pair.letters >= _SOME)
 
 
 async def compare(

@@ -259,7 +259,9 @@ async def _would_do(settings: Settings, messages: list[Message], scores: Scores)
 
     honesty = await _played(settings, messages, scores)
     prompt = next((step.prompt for step in honesty.trace.steps if step.prompt), None)
-    opening = Prompts(settings.prompts)[prompt].text.strip() if prompt else None
+    parts = Prompts(settings.prompts)[prompt].parts() if prompt else []
+    # What stands in a gap, the model says only while it answers.
+    opening = "".join(part or "…" for part in parts) or None
     told = {"outcome": honesty.outcome, "reason": honesty.reason}
     return {**told, "prompt": prompt, "opening": opening}
 
