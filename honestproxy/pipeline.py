@@ -96,6 +96,7 @@ class Pipeline:
             confusion_tokens=settings.confusion_tokens or traits(self.backend).confusion_tokens,
             step_timeout=settings.step_timeout,
             paper=paper,
+            rambles=traits(self.backend).rambles,
         )
         folders = {annotate: "gated"}
         return Turn(

@@ -72,6 +72,7 @@ class Limits:
     confusion_tokens: int = 4096
     step_timeout: float = 600.0
     paper: bool = False
+    rambles: bool = False
 
 
 @dataclass(slots=True)
@@ -219,7 +220,8 @@ class Turn:
         return self._send(step, self._opened(request, opening) if opening else request, prompt)
 
     def _opened(self, request: ChatRequest, opening: Prompt) -> ChatRequest:
-        return conversation.opened(request, opening.parts(), self.query)
+        begun = conversation.opened(request, opening.parts(), self.query)
+        return begun.replace(one_paragraph=True) if self.limits.rambles else begun
 
     def _settle(self, call: Call, reason: str | BaseException) -> None:
         if self.kept.done():

@@ -25,10 +25,13 @@ class Traits:
     """What a backend says of itself, as its attribute `traits`; these are the defaults.
 
     `confusion_tokens` caps an elicitation; generous, since a reasoning model reasons first.
+    `rambles`: the model must not say more than a paragraph after an honest opening, since it
+    invents before long what the opening says that it can't know; it takes `one_paragraph`.
     """
 
     default_strategy: str = "gated"
     confusion_tokens: int = 4096
+    rambles: bool = False
 
 
 def traits(backend: Backend) -> Traits:

@@ -11,7 +11,7 @@ import uuid
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -54,6 +54,8 @@ class Local:
     def __init__(self, spec: str, settings: Settings, *, dtype: str | None = None) -> None:
         found = weights.parse(spec)
         cache = settings.cache
+        if found.kind == "embedded":
+            self.traits = replace(self.traits, rambles=True)
         loader = partial(weights.load, found, cache, dtype=dtype)
         self._begin(found.name, loader, cache, settings.exemplars)
 

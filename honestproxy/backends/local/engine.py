@@ -67,7 +67,7 @@ class Writer:
         self._ends = ends
         self._picker = Picker(sampling, choice, begun)
         self._words = Detokenizer(decode)
-        self._guard = StopGuard(sampling.stop)
+        self._guard = StopGuard(sampling.stop, paragraph=sampling.one_paragraph)
         self._lead = lead or Lead()
         self._ledger = ledger
 

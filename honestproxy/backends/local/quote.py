@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Union, cast
 if TYPE_CHECKING:
     from torch import Tensor
 
-LONGEST: Final = 7
+LONGEST: Final = 10
 """Words of a span."""
+_SHORT: Final = 1.0
+"""What an end is worth less than going on: a model rather stops too soon than too late."""
 _WORDS: Final = 160
 """Words of a question that are looked at: half of them at its beginning, half at its end."""
 _LETTERS: Final = 80
@@ -38,7 +40,8 @@ _SMALL: Final = """
     who whom whose when where why how is are was were am be been being do does did can could
     will would shall should may might must has have had and or but if so not no yes please
     tell give show explain describe write make find get go want need know think about right
-    now today currently latest current than to of for in on at by with from as into just only
+    now today currently latest current recent newest than to of for in on at by with from as into
+    just only up down out off over per there's via
     any some all more most very really much many whats what's how's who's where's
     der die das den dem ein eine ist sind war und oder was wer wie wo wann warum von zu im
     le la les un une des du de est sont et ou que qui quoi quel quelle où quand pourquoi
@@ -84,7 +87,7 @@ class Lead:
                 return self.next(logits)
             self._gap = part
         gap = self._gap
-        token = max(gap, key=lambda candidate: float(logits[candidate]))
+        token = max(gap, key=lambda one: float(logits[one]) - _SHORT * (gap[one] is None))
         self._gap = gap[token]
         return token
 

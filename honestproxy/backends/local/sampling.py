@@ -36,6 +36,7 @@ class Sampling:
     seed: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    one_paragraph: bool = False
     n: int = 1
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0

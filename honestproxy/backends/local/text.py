@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 _HALF: Final = "\ufffd"
+_PARAGRAPH: Final = "\n\n"
 _PATIENCE: Final = 8  # tokens; a character has four bytes at most, so more are no character
 
 
@@ -42,24 +43,42 @@ class Detokenizer:
 
 
 class StopGuard:
-    """Ends a text before the first stop string, and holds back what may become one."""
+    """Ends a text before the first stop string, and holds back what may become one.
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
+    With `paragraph` it ends with its first paragraph, too, but goes on after a colon.
+    """
+
+    def __init__(self, stops: Sequence[str], *, paragraph: bool = False) -> None:
+        self._stops = (*stops, _PARAGRAPH) if paragraph else tuple(stops)
+        self._paragraph = paragraph
         self._held = ""
+        self._last = ""
 
     def add(self, text: str) -> tuple[str, bool]:
         """The text that may go out now, and whether a stop string was met."""
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [at for stop in self._stops if (at := self._find(stop)) >= 0]
         cut = min(found) if found else len(self._held) - self._suspicious()
-        out, self._held = self._held[:cut], self._held[cut:]
-        return out, bool(found)
+        return self._out(cut), bool(found)
 
     def rest(self) -> str:
         """What was held back, now that nothing follows."""
-        out, self._held = self._held, ""
+        return self._out(len(self._held))
+
+    def _out(self, cut: int) -> str:
+        out, self._held = self._held[:cut], self._held[cut:]
+        self._last = out[-1:] or self._last
         return out
+
+    def _find(self, stop: str) -> int:
+        at = self._held.find(stop)
+        while at >= 0 and self._paragraph and stop == _PARAGRAPH and self._announces(at):
+            at = self._held.find(stop, at + 1)
+        return at
+
+    def _announces(self, at: int) -> bool:
+        """Whether the paragraph that ends here says that something follows."""
+        return (self._last + self._held[:at]).rstrip().endswith(":")
 
     def _suspicious(self) -> int:
         """How many of the last characters may be the beginning of a stop string."""

@@ -7,6 +7,8 @@ import torch
 
 from honestproxy.backends.local import quote
 from honestproxy.backends.local.quote import Lead, opening
+from honestproxy.backends.local.text import StopGuard
+from honestproxy.errors import InvalidRequest
 from tests.backends.local.doubles import tokenizer as made
 
 PRICE = ["I don't know the price of ", None, ". To find it,"]
@@ -91,3 +93,37 @@ async def test_a_stop_string_inside_an_opening_ends_the_answer(random_local, ask
     asked = [*request.messages, {"role": "assistant", "content": "I don't know the price of it"}]
     answer = await random_local.complete(request.replace(messages=asked))
     assert (answer.text, answer.finish_reason) == ("I don't know the", "stop")
+
+
+def guarded(*texts):
+    """What comes through of texts that are to end with their paragraph."""
+    guard, said = StopGuard([], paragraph=True), ""
+    for text in texts:
+        out, stopped = guard.add(text)
+        said += out
+        if stopped:
+            return said
+    return said + guard.rest()
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["Ask a broker.\n", "\nGold is at 4."], "Ask a broker."),
+        (["Ask a broker.", "\n\n", "Gold is at 4."], "Ask a broker."),
+        (
+            ["You could use:\n\n1. wool\n", "2. felt\n\nGold is at 4."],
+            "You could use:\n\n1. wool\n2. felt",
+        ),
+        (["You could use:", "\n", "\n1. wool"], "You could use:\n\n1. wool"),
+        (["You could use: ", "\n\n1. wool"], "You could use: \n\n1. wool"),
+        (["One line\nand another\n"], "One line\nand another\n"),
+    ],
+)
+def test_one_paragraph_is_enough_but_a_colon_says_that_more_follows(texts, said):
+    assert guarded(*texts) == said
+
+
+async def test_one_paragraph_is_asked_for_by_name(random_local, ask):
+    with pytest.raises(InvalidRequest, match="'one_paragraph' must be true or false"):
+        await random_local.complete(ask(one_paragraph="yes"))
