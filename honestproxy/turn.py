@@ -111,12 +111,6 @@ class Turn:
         return conversation.query(self.request)
 
     @property
-    def said(self) -> str:
-        """The text of the last call; empty while it isn't whole."""
-        response = self.calls[-1].step.response if self.calls else None
-        return response.text if response else ""
-
-    @property
     def abilities(self) -> str:
         """What the app can do beyond the bare model, as lines for a prompt."""
         return conversation.abilities(self.request, self.limits.capabilities)
@@ -189,6 +183,11 @@ class Turn:
     def opening(self, name: str) -> Prompt:
         """A prompt that is an answer's first words; `introspect` holds them all."""
         return self.prompts[f"introspect/{name}"]
+
+    def said(self, opening: Prompt) -> str:
+        """The answer that began with `opening`, once it is whole."""
+        own = (call.step for call in self.calls if call.step.prompt == opening.name)
+        return next((step.response.text for step in own if step.response), "")
 
     def open(self, step: str, opening: Prompt, reason: str) -> Finish:
         """The answer: one more step, which begins with `opening` and which the model goes on."""

@@ -38,8 +38,8 @@ async def introspect(turn: Turn) -> Answer:
     opening = turn.opening(name)
 
     def findings() -> Doubts:
-        told["opening"] = opening.beginning(turn.said)
-        return _doubts(turn, scores, told["opening"])
+        told["opening"] = opening.beginning(turn.said(opening)) or None
+        return _doubts(turn, scores, told["opening"] or _first(opening))
 
     turn.findings = findings
     return turn.open("answer", opening, f"{name.partition('-')[0]} {scores.doubt:.2f}")

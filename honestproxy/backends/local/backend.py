@@ -21,13 +21,13 @@ from honestproxy.backends.local import chat, weights
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
 from honestproxy.backends.local.logprobs import Entry, Ledger, Opening, Spelling
-from honestproxy.backends.local.quote import Lead
+from honestproxy.backends.local.quote import Lead, Part
 from honestproxy.backends.local.request import sampling
+from honestproxy.backends.local.sampling import Sampling
 from honestproxy.backends.local.sense import Sense
-from honestproxy.backends.local.text import until
 from honestproxy.backends.local.weights import Loaded
 from honestproxy.doubts import Scores
-from honestproxy.errors import BackendError, UnknownModel
+from honestproxy.errors import BackendError, InvalidRequest, UnknownModel
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, Usage
 
@@ -262,14 +262,11 @@ def _prepare(
     """Check and tokenise a request. Raises InvalidRequest."""
     loaded = ready.loaded
     wanted = sampling(request, loaded.defaults)
-    opening = chat.begun(loaded.tokenizer, request)
-    text, tokens = opening.text, opening.tokens
-    ids = chat.prompt(loaded.tokenizer, request, loaded.context, text or None)
+    ids, text, tokens, rest = _begin(loaded, request, wanted)
     cap = loaded.context if wanted.max_tokens is None else wanted.max_tokens
-    shown, ended = until(text, wanted.stop)
-    room = 0 if ended else min(cap - len(tokens), loaded.context - len(ids))
-    if not ended and room < 1:
-        shown, ended = loaded.decode(tokens[:cap]).rstrip("\ufffd"), "length"
+    room = min(cap - len(tokens), loaded.context - len(ids))
+    ended = None if room > 0 else "length"
+    shown = loaded.decode(tokens[:cap]).rstrip("\ufffd") if ended else text
     inbox: asyncio.Queue[Piece | BackendError] = asyncio.Queue()
 
     def tell(news: Piece | BackendError) -> None:
@@ -286,7 +283,7 @@ def _prepare(
         return None if wanted.logprobs is None else Ledger(ready.spelling, wanted.logprobs)
 
     def writer(choice: int) -> Writer:
-        ways = loaded.decode, loaded.ends, tokens, Lead(opening.rest), ledger()
+        ways = loaded.decode, loaded.ends, tokens, Lead(rest), ledger()
         return Writer(choice, wanted, room, *ways)
 
     job = Job(ids, [writer(i) for i in range(0 if ended else wanted.n)], tell)
@@ -296,6 +293,27 @@ def _prepare(
         begin()
     weighed, held = wanted.logprobs is not None, min(len(tokens), cap)
     return _Answer(job, inbox, model, wanted.n, weighed, opening=held, begun=len(tokens))
+
+
+def _begin(
+    loaded: Loaded, request: ChatRequest, wanted: Sampling
+) -> tuple[list[int], str, list[int], tuple[Part, ...]]:
+    """A prompt's tokens, the answer's text and tokens at its end, and what is to come then."""
+    tokenizer, context = loaded.tokenizer, loaded.context
+    opening = chat.begun(tokenizer, request)
+    if opening is None:
+        return chat.prompt(tokenizer, request, context), "", [], ()
+    tokens = chat.encode(tokenizer, opening.text)
+    if wanted.stop:  # it may stand in the opening, so that is written like the rest
+        ids = chat.prompt(tokenizer, request, context, "")
+        return ids, "", [], (tuple(tokens), *opening.rest)
+    try:
+        ids = chat.prompt(tokenizer, request, context, opening.text)
+        return ids, opening.text, tokens, opening.rest
+    except InvalidRequest:  # unless it lies with the conversation, the opening ends the answer
+        ids = chat.prompt(tokenizer, request, context, "")
+        tokens = tokens[: context - len(ids)]
+        return [*ids, *tokens], loaded.decode(tokens), tokens, ()
 
 
 def _choice(

@@ -25,10 +25,10 @@ def prompt(
     """
     seam = secrets.token_hex(16)
     text = _render(tokenizer, _conversed(request, begun), request, _Disarm(tokenizer, seam))
-    # Control tokens are cut in two, and the halves are read on their own.
-    ids: list[int] = []
-    for piece in text.split(seam):
-        ids += tokenizer.encode(piece, add_special_tokens=False, verbose=False)
+    if not _sound(text):
+        said = "a message holds half a character (a lone surrogate, such as \\ud800): leave it out"
+        raise InvalidRequest(said, param="messages")
+    ids = _pieces(tokenizer, text.split(seam))
     if len(ids) >= context:
         raise InvalidRequest(
             f"This model's maximum context length is {context} tokens. However, your messages "
@@ -39,22 +39,42 @@ def prompt(
     return ids
 
 
-def begun(tokenizer: Any, request: ChatRequest) -> Opening:
+def _sound(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def begun(tokenizer: Any, request: ChatRequest) -> Opening | None:
     """What the answer begins with under `echo`: the last message, if the assistant's.
 
     Where one of its parts is a `quote`, the model fills in words of that part's text.
     """
     last = _conversation(request)[-1]
     if request.get("echo") is not True or not isinstance(last, dict):
-        return Opening()
+        return None
     if last.get("role") != "assistant" or last.get("tool_calls"):
-        return Opening()
+        return None
     content = last.get("content")
     if not isinstance(content, list) or not any(map(_quotes, content)):
-        return quote.opening(tokenizer, [_text(content, "messages[-1]")], "")
-    questions = [part["text"] for part in content if _quotes(part)]
+        return Opening(_text(content, "messages[-1]"))
+    question = next(part["text"] for part in content if _quotes(part))
     parts = [None if _quotes(part) else _part(part, "messages[-1]") for part in content]
-    return quote.opening(tokenizer, parts, questions[0])
+    return quote.opening(tokenizer, parts, question, _control(tokenizer))
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text that may spell the model's control tokens, which stay text."""
+    seam = secrets.token_hex(16)
+    return _pieces(tokenizer, _Disarm(tokenizer, seam)(text).split(seam))
+
+
+def _pieces(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Control tokens have been cut in two, and the halves are read on their own."""
+    every = (tokenizer.encode(text, add_special_tokens=False, verbose=False) for text in texts)
+    return [token for ids in every for token in ids]
 
 
 def _quotes(part: Any) -> bool:
@@ -67,15 +87,20 @@ class _Disarm:
     """Puts a seam inside each control token that a text spells out."""
 
     def __init__(self, tokenizer: Any, seam: str) -> None:
-        added = tokenizer.added_tokens_decoder.values()
-        spelled = [token.content for token in added if token.special and len(token.content) > 1]
         self._seam = seam
-        self._control = re.compile("|".join(map(re.escape, spelled))) if spelled else None
+        self._control = _control(tokenizer)
 
     def __call__(self, text: str) -> str:
         if self._control is None:
             return text
         return self._control.sub(lambda found: found[0][0] + self._seam + found[0][1:], text)
+
+
+def _control(tokenizer: Any) -> re.Pattern[str] | None:
+    """What spells one of the model's control tokens."""
+    added = tokenizer.added_tokens_decoder.values()
+    spelled = [token.content for token in added if token.special and len(token.content) > 1]
+    return re.compile("|".join(map(re.escape, spelled))) if spelled else None
 
 
 def _conversed(request: ChatRequest, begun: str | None) -> Sequence[Any]:

@@ -26,8 +26,10 @@ _LETTERS: Final = 80
 _ANCHOR: Final = "a"
 _THIS: Final = " this"
 """What stands in a gap where nothing can be quoted."""
-_EDGES: Final = " \t\n\"'\u201c\u201d\u2018\u2019\u00ab\u00bb?!.,;:()[]{}<>|`*_#\u3002\u3001\u061f"
-_PAUSE: Final = re.compile(r"[?!.,;:)\]}\"\u201d\u00bb\u3002\u3001\u061f]$")
+_EDGES: Final = " \t\n\"'“”‘’«»?!.,;:()[]{}<>|`*_#¿¡。、，；：？！（）؟،"
+_PAUSE: Final = re.compile(r"[?!.,;:)\]}\"”»。、，；：？！）؟،]$")
+_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff]")
+"""Letters of scripts that don't part their words: Thai, Lao, Burmese, Khmer, Han, Kana."""
 # In the answer's mouth these would mean somebody else.
 _SPEAKERS: Final = """
     i me my mine myself we us our ours you your yours yourself i'm i've i'd i'll you're let's
@@ -52,21 +54,22 @@ _NOT_EDGES: Final = frozenset(_SMALL.split())
 
 Trie = dict[int, Union["Trie", None]]
 """Tokens that may come next; None behind the one that ends the quote."""
+Part = Trie | tuple[int, ...]
+"""A gap, or tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """An answer's first words: a text and its tokens, then `rest`, gaps and tokens in turn."""
+    """An answer's first words: a text, then `rest`, gaps and tokens in turn."""
 
     text: str = ""
-    tokens: tuple[int, ...] = ()
-    rest: tuple[Trie | tuple[int, ...], ...] = ()
+    rest: tuple[Part, ...] = ()
 
 
 class Lead:
     """Gives the tokens of an opening's rest, one after the other."""
 
-    def __init__(self, rest: Sequence[Trie | tuple[int, ...]] = ()) -> None:
+    def __init__(self, rest: Sequence[Part] = ()) -> None:
         self._fixed: deque[int] = deque()
         self._rest = deque(rest)
         self._gap: Trie | None = None
@@ -92,24 +95,31 @@ class Lead:
         return token
 
 
-def opening(tokenizer: Any, parts: Sequence[str | None], question: str) -> Opening:
-    """An opening of texts and, for each None between them, a gap for words of the question."""
-    texts = [""]
-    gaps = _spans(question) if None in parts else []
+def opening(
+    tokenizer: Any, parts: Sequence[str | None], question: str, control: re.Pattern[str] | None
+) -> Opening:
+    """An opening of texts and, for each None between them, a gap for words of the question.
+
+    What spells one of the model's `control` tokens isn't quoted.
+    """
+    plain = control.sub(" ", question) if control else question
+    texts, spans = [""], _spans(plain) if None in parts else []
     for part in parts:
         if part is not None:
             texts[-1] += part
-        elif gaps:
+        elif spans:
             texts[-1] = texts[-1].rstrip()
             texts.append("")
         else:
-            texts[-1] = texts[-1].rstrip() + _THIS
-    first, *following = _tokens(tokenizer, texts)
-    spans = _tokens(tokenizer, ["", *(f" {span}" for span in gaps)])[1:] if following else []
-    rest: list[Trie | tuple[int, ...]] = []
+            texts[-1] = (texts[-1].rstrip() + _THIS).lstrip()
+    before = " " if texts[0] else ""
+    # A gap ends where the text after it begins, so there must be some.
+    following = _going_on(tokenizer, [text or "." for text in texts[1:]])
+    quotes = _going_on(tokenizer, [before + span for span in spans]) if following else []
+    rest: list[Part] = []
     for tokens in following:
-        rest += [_trie(spans, tokens[0]), tuple(tokens[1:])]
-    return Opening(texts[0], tuple(first), tuple(rest))
+        rest += [_trie(quotes, tokens[0]), tuple(tokens[1:])]
+    return Opening(texts[0], tuple(rest))
 
 
 def _spans(question: str) -> list[str]:
@@ -124,7 +134,7 @@ def _spans(question: str) -> list[str]:
 
 def _from(words: Sequence[str], start: int) -> Iterator[str]:
     """The spans that begin with one word."""
-    if _bare(words[start]) in _NOT_EDGES:
+    if _bare(words[start]) in _NOT_EDGES or _UNSPACED.search(words[start]):
         return
     for end in range(start, min(len(words), start + LONGEST)):
         word = _bare(words[end])
@@ -155,13 +165,14 @@ def _grown(node: Trie, span: Sequence[int]) -> Trie:
     return node
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of texts: of the first as it begins one, of the others as they go on from it."""
-    first, *others = texts
-    anchored = [first, _ANCHOR, *(_ANCHOR + text for text in others), *others]
+def _going_on(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of texts as they go on from another one."""
+    if not texts:
+        return []
+    anchored = [_ANCHOR, *(_ANCHOR + text for text in texts), *texts]
     ids: list[list[int]] = tokenizer(anchored, add_special_tokens=False, verbose=False)["input_ids"]
-    anchor, joined, alone = ids[1], ids[2 : 2 + len(others)], ids[2 + len(others) :]
-    return [ids[0], *map(partial(_without, anchor), joined, alone)]
+    anchor, joined, alone = ids[0], ids[1 : 1 + len(texts)], ids[1 + len(texts) :]
+    return list(map(partial(_without, anchor), joined, alone))
 
 
 def _without(anchor: list[int], joined: list[int], alone: list[int]) -> list[int]:

@@ -67,7 +67,7 @@ class StopGuard:
 
     def _out(self, cut: int) -> str:
         out, self._held = self._held[:cut], self._held[cut:]
-        self._last = out[-1:] or self._last
+        self._last = out.rstrip()[-1:] or self._last
         return out
 
     def _find(self, stop: str) -> int:
@@ -78,7 +78,7 @@ class StopGuard:
 
     def _announces(self, at: int) -> bool:
         """Whether the paragraph that ends here says that something follows."""
-        return (self._last + self._held[:at]).rstrip().endswith(":")
+        return (self._last + self._held[:at].rstrip()).endswith(":")
 
     def _suspicious(self) -> int:
         """How many of the last characters may be the beginning of a stop string."""
@@ -88,9 +88,3 @@ class StopGuard:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
-
-
-def until(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
-    """The text before the first stop string, and `stop` where there is one."""
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return (text[: min(found)], "stop") if found else (text, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from honestproxy.backends.local import quote
+from honestproxy.backends.local import chat, quote
 from honestproxy.backends.local.quote import Lead, opening
 from honestproxy.backends.local.text import StopGuard
 from honestproxy.errors import InvalidRequest
@@ -24,8 +24,8 @@ def written(tokenizer, parts, question, liked=""):
     """What an answer begins with, for a model that likes some text's tokens and then an end."""
     logits = torch.zeros(len(tokenizer))
     logits[tokenizer.encode(liked, add_special_tokens=False)] = 2.0
-    begun = opening(tokenizer, parts, question)
-    lead, tokens = Lead(begun.rest), list(begun.tokens)
+    begun = opening(tokenizer, parts, question, None)
+    lead, tokens = Lead(begun.rest), chat.encode(tokenizer, begun.text)
     while (token := lead.next(logits)) is not None:
         tokens.append(token)
     return tokenizer.decode(tokens)
@@ -40,17 +40,16 @@ def test_a_gap_holds_words_of_the_question(tokenizer):
     assert filled.split()[0] not in ("What", "does", "the", "my")
 
 
-@pytest.mark.parametrize("question", ["", "???", "What is it?", "你" * 200, "how are you"])
+@pytest.mark.parametrize("question", ["", "???", "What is it?", "金价现在是多少？", "how are you"])
 def test_where_nothing_can_be_quoted_it_says_this(tokenizer, question):
-    begun = opening(tokenizer, PRICE, question)
+    begun = opening(tokenizer, PRICE, question, None)
     assert begun.text == "I don't know the price of this. To find it,"
     assert not begun.rest
 
 
 def test_an_opening_without_a_gap_is_told_at_once(tokenizer):
-    begun = opening(tokenizer, ["I'm an AI."], QUESTION)
+    begun = opening(tokenizer, ["I'm an AI."], QUESTION, None)
     assert (begun.text, begun.rest) == ("I'm an AI.", ())
-    assert tokenizer.decode(begun.tokens) == "I'm an AI."
 
 
 def test_spans_are_short_leave_out_the_speaker_and_stop_at_a_pause():
@@ -93,6 +92,61 @@ async def test_a_stop_string_inside_an_opening_ends_the_answer(random_local, ask
     asked = [*request.messages, {"role": "assistant", "content": "I don't know the price of it"}]
     answer = await random_local.complete(request.replace(messages=asked))
     assert (answer.text, answer.finish_reason) == ("I don't know the", "stop")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [["The price of ", None], [None, " is unknown."], ["On ", None, " ", None, "b"], [None]],
+)
+async def test_gaps_may_stand_anywhere(random_local, ask, parts):
+    answer = await random_local.complete(opened(ask, parts, max_tokens=60))
+    assert len(answer.text) > 4
+    assert not answer.text.startswith(" ")
+
+
+def opened(ask, parts, question=QUESTION, **fields):
+    quoted = {"type": "quote", "text": question}
+    content = [quoted if part is None else {"type": "text", "text": part} for part in parts]
+    request = ask(question, echo=True, **fields)
+    asked = [*request.messages, {"role": "assistant", "content": content}]
+    return request.replace(messages=asked)
+
+
+async def test_control_tokens_in_a_question_are_never_quoted(random_local, words, ask):
+    controls = [token.content for token in words.added_tokens_decoder.values() if token.special]
+    assert controls
+    question = f"Where is the {controls[0]}teapot{controls[1]} now?"
+    answer = await random_local.complete(opened(ask, ["It is ", None, " here."], question))
+    assert answer.text.startswith("It is teapot here.")
+
+
+@pytest.mark.parametrize("stop", ["price of", "of s", "of silver", "t know", "I don"])
+async def test_a_stop_string_is_met_wherever_it_stands(random_local, ask, stop):
+    request = opened(ask, PRICE, "silver?", stop=[stop], max_tokens=60, logprobs=True)
+    answer = await random_local.complete(request)
+    whole = "I don't know the price of silver. To find it,"
+    assert answer.text == whole[: whole.index(stop)]
+    assert answer.finish_reason == "stop"
+    tokens = answer.choice["logprobs"]["content"]
+    assert b"".join(bytes(one["bytes"]) for one in tokens).decode() == answer.text
+
+
+async def test_an_opening_that_the_context_has_no_room_for_is_cut(random_local, words, ask):
+    room = 60  # for the conversation's template and half of the opening
+    context = (await random_local._ready(print)).loaded.context
+    question = "a" * (context - room)
+    request = ask(question, echo=True, max_tokens=200)
+    asked = [*request.messages, {"role": "assistant", "content": "I can't tell. " * 40}]
+    answer = await random_local.complete(request.replace(messages=asked))
+    assert answer.finish_reason == "length"
+    assert answer.text
+    assert ("I can't tell. " * 40).startswith(answer.text)
+    assert answer.usage["total_tokens"] <= context
+
+
+async def test_half_a_character_is_a_clear_error(random_local, ask):
+    with pytest.raises(InvalidRequest, match="lone surrogate"):
+        await random_local.complete(ask("gold \ud800 now"))
 
 
 def guarded(*texts):
