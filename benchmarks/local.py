@@ -51,7 +51,7 @@ class Endless:
         self._bias = dict.fromkeys(map(str, ends), -100)
 
     def _asked(self, request: ChatRequest) -> ChatRequest:
-        return request.replace({"one_paragraph"}, logit_bias=self._bias)
+        return request.replace({"brief"}, logit_bias=self._bias)
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         return await self.local.complete(self._asked(request))

@@ -220,7 +220,7 @@ class Turn:
 
     def _opened(self, request: ChatRequest, opening: Prompt) -> ChatRequest:
         begun = conversation.opened(request, opening.parts(), self.query)
-        return begun.replace(one_paragraph=True) if self.limits.rambles else begun
+        return begun.replace(brief=True) if self.limits.rambles else begun
 
     def _settle(self, call: Call, reason: str | BaseException) -> None:
         if self.kept.done():

@@ -25,8 +25,8 @@ class Traits:
     """What a backend says of itself, as its attribute `traits`; these are the defaults.
 
     `confusion_tokens` caps an elicitation; generous, since a reasoning model reasons first.
-    `rambles`: the model must not say more than a paragraph after an honest opening, since it
-    invents before long what the opening says that it can't know; it takes `one_paragraph`.
+    `rambles`: the model invents before long what an honest opening says that it can't know, so
+    that it must not say more than a sentence after it; it takes the field `brief`.
     """
 
     default_strategy: str = "gated"

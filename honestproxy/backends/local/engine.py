@@ -67,7 +67,7 @@ class Writer:
         self._ends = ends
         self._picker = Picker(sampling, choice, begun)
         self._words = Detokenizer(decode)
-        self._guard = StopGuard(sampling.stop, paragraph=sampling.one_paragraph)
+        self._guard = StopGuard(sampling.stop, brief=sampling.brief)
         self._lead = lead or Lead()
         self._ledger = ledger
 
@@ -78,7 +78,7 @@ class Writer:
         self.written.append(self.token)
         if self.token in self._ends:
             return self._end("", "stop")
-        text, stopped = self._guard.add(self._heard(logits))
+        text, stopped = self._guard.add(self._heard(logits), given=given is not None)
         if stopped:
             return self._last(text, "stop")
         if len(self.written) >= self.room:

@@ -47,10 +47,10 @@ def sampling(request: ChatRequest, defaults: Sampling) -> Sampling:
     if (value := request.get("logit_bias")) is not None:
         asked["logit_bias"] = _bias(value)
     asked["logprobs"] = _logprobs(request)
-    if (value := request.get("one_paragraph")) is not None:
+    if (value := request.get("brief")) is not None:
         if not isinstance(value, bool):
-            raise _wrong("one_paragraph", "true or false", value)
-        asked["one_paragraph"] = value
+            raise _wrong("brief", "true or false", value)
+        asked["brief"] = value
     return replace(defaults, **asked, max_tokens=_cap(request, defaults.max_tokens))
 
 

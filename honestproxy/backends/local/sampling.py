@@ -25,6 +25,9 @@ the model does for its next token."""
 class Sampling:
     """What a request, or else its model, says of decoding. Temperature 0 is greedy.
 
+    `brief` ends the answer
+    with its first sentence, or with the list that this announces.
+
     The penalties look at what the answer holds so far, never at the prompt: an answer may
     well repeat the words of its question. `logprobs` is how many of the likeliest tokens are
     told beside each one; None: nothing is told of any.
@@ -36,7 +39,7 @@ class Sampling:
     seed: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
-    one_paragraph: bool = False
+    brief: bool = False
     n: int = 1
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
 _HALF: Final = "\ufffd"
-_PARAGRAPH: Final = "\n\n"
+_STOP: Final = re.compile(r"([.!?][\"”’')\]]*)\s+[^\sa-z]|([。！？])")
+_LIST: Final = re.compile(r":\s*\n\s*")
+_BLANK: Final = re.compile(r"\s*\n\s*\n")
+_SHORTENED: Final = re.compile(r"\W*(\w|\d+|(\w\.)+\w|Dr|Mrs?|Ms|St|No|vs|etc|e\.g|i\.e|approx)")
 _PATIENCE: Final = 8  # tokens; a character has four bytes at most, so more are no character
 
 
@@ -45,40 +49,36 @@ class Detokenizer:
 class StopGuard:
     """Ends a text before the first stop string, and holds back what may become one.
 
-    With `paragraph` it ends with its first paragraph, too, but goes on after a colon.
+    With `brief` it also ends it with its first sentence, or with the list that this announces.
     """
 
-    def __init__(self, stops: Sequence[str], *, paragraph: bool = False) -> None:
-        self._stops = (*stops, _PARAGRAPH) if paragraph else tuple(stops)
-        self._paragraph = paragraph
+    def __init__(self, stops: Sequence[str], *, brief: bool = False) -> None:
+        self._stops = tuple(stops)
+        self._brief = brief
         self._held = ""
-        self._last = ""
+        self._said = ""
 
-    def add(self, text: str) -> tuple[str, bool]:
-        """The text that may go out now, and whether a stop string was met."""
+    def add(self, text: str, *, given: bool = False) -> tuple[str, bool]:
+        """The text that may go out now, and whether it ends here.
+
+        Where it is `given`, not chosen, it may be as long as it likes.
+        """
         self._held += text
-        found = [at for stop in self._stops if (at := self._find(stop)) >= 0]
+        brief = self._brief and not given
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if brief and (end := _sentence(self._said + self._held)) is not None:
+            found.append(max(end - len(self._said), 0))
         cut = min(found) if found else len(self._held) - self._suspicious()
-        return self._out(cut), bool(found)
+        if brief and not found:
+            cut = min(cut, len(self._held.rstrip()))
+        out, self._held = self._held[:cut], self._held[cut:]
+        self._said += out if brief else ""
+        return out, bool(found)
 
     def rest(self) -> str:
         """What was held back, now that nothing follows."""
-        return self._out(len(self._held))
-
-    def _out(self, cut: int) -> str:
-        out, self._held = self._held[:cut], self._held[cut:]
-        self._last = out.rstrip()[-1:] or self._last
-        return out
-
-    def _find(self, stop: str) -> int:
-        at = self._held.find(stop)
-        while at >= 0 and self._paragraph and stop == _PARAGRAPH and self._announces(at):
-            at = self._held.find(stop, at + 1)
-        return at
-
-    def _announces(self, at: int) -> bool:
-        """Whether the paragraph that ends here says that something follows."""
-        return (self._last + self._held[:at].rstrip()).endswith(":")
+        out, self._held = self._held, ""
+        return out.rstrip() if self._brief else out
 
     def _suspicious(self) -> int:
         """How many of the last characters may be the beginning of a stop string."""
@@ -88,3 +88,14 @@ class StopGuard:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
+
+
+def _sentence(text: str) -> int | None:
+    """Where a text's first sentence ends, or the list that it announces; None before that."""
+    listed = _LIST.search(text)
+    for found in _STOP.finditer(text, 0, listed.start() if listed else len(text)):
+        word = text[: found.start()].split()[-1:]
+        if not (word and _SHORTENED.fullmatch(word[0])):
+            return max(found.end(1), found.end(2))
+    blank = _BLANK.search(text, listed.end() if listed else 0)
+    return blank.start() if blank else None

@@ -150,8 +150,8 @@ async def test_half_a_character_is_a_clear_error(random_local, ask):
 
 
 def guarded(*texts):
-    """What comes through of texts that are to end with their paragraph."""
-    guard, said = StopGuard([], paragraph=True), ""
+    """What comes through of texts that are to be brief."""
+    guard, said = StopGuard([], brief=True), ""
     for text in texts:
         out, stopped = guard.add(text)
         said += out
@@ -160,24 +160,40 @@ def guarded(*texts):
     return said + guard.rest()
 
 
+LIST = "You could use:\n\n1. wool\n2. felt. Or silk"
+
+
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["Ask a broker.\n", "\nGold is at 4."], "Ask a broker."),
-        (["Ask a broker.", "\n\n", "Gold is at 4."], "Ask a broker."),
-        (
-            ["You could use:\n\n1. wool\n", "2. felt\n\nGold is at 4."],
-            "You could use:\n\n1. wool\n2. felt",
-        ),
-        (["You could use:", "\n", "\n1. wool"], "You could use:\n\n1. wool"),
-        (["You could use: ", "\n\n1. wool"], "You could use: \n\n1. wool"),
-        (["One line\nand another\n"], "One line\nand another\n"),
+        (["Ask a broker.", " Gold", " is at 4."], "Ask a broker."),
+        (["Ask a broker", ".\n", "\nGold is at 4."], "Ask a broker."),
+        (["Ask a broker", "\n\n", "Gold is at 4."], "Ask a broker"),
+        (["See www.e", ".g.org or U.S. banks", ". They know"], "See www.e.g.org or U.S. banks."),
+        (["Ask Dr. Who, e.g. today! ", "Now"], "Ask Dr. Who, e.g. today!"),
+        (['Ask: "Is it gold?" ', "Then go"], 'Ask: "Is it gold?"'),
+        (["See page 4.5 of it. ", "4 is"], "See page 4.5 of it."),
+        ([LIST, "\n\nGold is at 4."], LIST),
+        (["You could use: ", "\n", "\n1. wool"], "You could use: \n\n1. wool"),
+        (["去问银行。", "黄金是"], "去问银行。"),
+        (["One line\nand another\n"], "One line\nand another"),
     ],
 )
-def test_one_paragraph_is_enough_but_a_colon_says_that_more_follows(texts, said):
+def test_a_brief_answer_ends_with_its_sentence_or_the_list_that_follows(texts, said):
     assert guarded(*texts) == said
+    assert guarded(*"".join(texts)) == said
 
 
-async def test_one_paragraph_is_asked_for_by_name(random_local, ask):
-    with pytest.raises(InvalidRequest, match="'one_paragraph' must be true or false"):
-        await random_local.complete(ask(one_paragraph="yes"))
+def test_what_is_given_may_have_more_sentences():
+    guard = StopGuard([], brief=True)
+    assert guard.add("I can't tell. To find it,", given=True) == (
+        "I can't tell. To find it,",
+        False,
+    )
+    assert guard.add(" ask.") == (" ask.", False)
+    assert guard.add(" Gold") == ("", True)
+
+
+async def test_brief_is_asked_for_by_name(random_local, ask):
+    with pytest.raises(InvalidRequest, match="'brief' must be true or false"):
+        await random_local.complete(ask(brief="yes"))
