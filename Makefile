@@ -40,6 +40,7 @@ fix: .venv/.installed-dev  ## mend what ruff can mend
 bench: .venv/.installed-dev  ## what a turn waits, and what a start costs
 	$(BIN)/python benchmarks/latency.py $(ARGS)
 	$(BIN)/python benchmarks/start.py --local $(ARGS)
+	$(BIN)/python benchmarks/local.py $(ARGS)
 
 clean:  ## remove the virtual environment and caches of tools; fetched models stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
