@@ -10,7 +10,7 @@ _HALF: Final = "\ufffd"
 _STOP: Final = re.compile(r"([.!?][\"”’')\]]*)\s+[^\sa-z]|([。！？])")
 _LIST: Final = re.compile(r":\s*\n\s*")
 _BLANK: Final = re.compile(r"\s*\n\s*\n")
-_SHORTENED: Final = re.compile(r"\W*(\w|\d{1,2}|(\w\.)+\w|Dr|Mrs?|Ms|St|No|vs|etc|e\.g|i\.e|approx)")
+_SHORTENED: Final = re.compile(r"\W*(\w|\d{1,2}|(\w\.)+\w|Dr|Mrs?|Ms|St|No|vs|etc|approx)")
 _PATIENCE: Final = 8  # tokens; a character has four bytes at most, so more are no character
 
 
