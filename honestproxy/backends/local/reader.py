@@ -130,29 +130,24 @@ def fit(
     """
     check(exemplars)
     import numpy as np
-    from sklearn.metrics import roc_auc_score
 
     kinds = np.array([exemplar.kind for exemplar in exemplars])
     doubtful, near = kinds != NONE, np.array([exemplar.near for exemplar in exemplars])
     plain = ~doubtful & ~near if (~doubtful & ~near).any() else ~doubtful
     weights = np.where(near, NEAR, np.where([e.own for e in exemplars], OWN, 1.0))
     layers = range(features.shape[1])
-    held = [_out_of_fold(features[:, layer], kinds, weights) for layer in layers]
-    none = sorted({*kinds}).index(NONE)
-    scored = [1 - chances[:, none] for chances in held]
+    every = [_out_of_fold(features[:, layer], kinds, weights) for layer in layers]
     hard = doubtful | near if near.any() else doubtful | plain
-    aucs = [float(roc_auc_score(doubtful[hard], scores[hard])) for scores in scored]
+    aucs = [_auroc(held[hard], kinds[hard], kinds) for held in every]
     layer = int(np.argmax(aucs))
+    held = every[layer]
+    scores = _doubt(held, kinds)
+    slope, shift = _calibrated(scores, doubtful)
+    chances = _sigmoid(slope * _logit(scores) + shift)
+    threshold = float(np.quantile(chances[plain], 1 - FALSE_ALARMS))
+    recall = float((chances[doubtful] > threshold).mean())
     mean, scale = _standard(features[:, layer])
     vectors = (features[:, layer] - mean) / scale
-    slope, shift = _calibrated(scored[layer], doubtful)
-    chances = _sigmoid(slope * _logit(scored[layer]) + shift)
-    threshold = float(np.quantile(chances[plain], 1 - FALSE_ALARMS))
-    figures = {
-        "auroc": float(roc_auc_score(doubtful, scored[layer])),
-        "auroc_near": aucs[layer],
-        "recall": float((chances[doubtful] > threshold).mean()),
-    }
     return Reader(
         digest=digest,
         layer=layer,
@@ -162,12 +157,27 @@ def fit(
         mean=mean,
         scale=scale,
         kinds=_kinds(vectors, kinds, weights),
-        held=held[layer].astype(np.float32),
+        held=held.astype(np.float32),
         directions=_unit(vectors).astype(np.float16),
         subs=_sub_kinds(vectors, exemplars),
         prefix=tuple(prefix),
-        figures=figures,
+        figures={
+            "auroc": _auroc(held, kinds, kinds),
+            "auroc_near": aucs[layer],
+            "recall": recall,
+        },
     )
+
+
+def _doubt(chances: Array, kinds: Array) -> Array:
+    """The chance of any doubt, where columns are the classes that `kinds` has, in order."""
+    return cast("Array", 1 - chances[:, sorted({*kinds}).index(NONE)])
+
+
+def _auroc(chances: Array, labels: Array, kinds: Array) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels != NONE, _doubt(chances, kinds)))
 
 
 def check(exemplars: Sequence[Exemplar]) -> None:
