@@ -145,6 +145,8 @@ async def compared(asked: argparse.Namespace, told: list[dict[str, Any]]) -> Non
     started = time.perf_counter()
     await backend.load_reader(print)
     print(f"reader ready in {time.perf_counter() - started:.2f} s; half: {asked.half}")
+    figures = (await (await backend.sense()).ready(print)).reader.figures
+    print("out of fold:", ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     for name, rows in sets(asked.data).items():
         await measured(backend, name, half(rows, asked.half, asked.sample))
     if told:

@@ -348,7 +348,6 @@ def test_without_arguments_the_group_shows_its_help(cli):
 
 
 @pytest.mark.model
-@pytest.mark.skipif(bool(os.environ.get("CI")), reason="a minute")
 def test_the_embedded_model_is_explained(home):
     environ = {k: v for k, v in os.environ.items() if k != "HONESTPROXY_CACHE"}
     words = [sys.executable, "-m", "honestproxy", "introspect", "explain", "--json"]

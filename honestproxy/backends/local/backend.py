@@ -20,7 +20,7 @@ from honestproxy.backends import Traits
 from honestproxy.backends.local import chat, weights
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
-from honestproxy.backends.local.logprobs import Entry, Ledger, Opening, Spelling
+from honestproxy.backends.local.logprobs import Entry, Ledger, Spelling, Weighing
 from honestproxy.backends.local.quote import Lead, Part
 from honestproxy.backends.local.request import sampling
 from honestproxy.backends.local.sampling import Sampling
@@ -288,7 +288,7 @@ def _prepare(
 
     job = Job(ids, [writer(i) for i in range(0 if ended else wanted.n)], tell)
     if text and (first := ledger()):
-        job.watch = Opening(ids, text, shown, first, ready.spelling, begin)
+        job.watch = Weighing(ids, text, shown, first, ready.spelling, begin)
     elif text:
         begin()
     weighed, held = wanted.logprobs is not None, min(len(tokens), cap)

@@ -157,7 +157,7 @@ def _parts(spelled: Sequence[bytes], text: bytes) -> list[bytes]:
     return parts
 
 
-class Opening:
+class Weighing:
     """Weighs, while the prompt is read, the text that an answer begins with.
 
     `text` is what the prompt ends with; `told` gets the entries of its beginning `shown`.

@@ -132,16 +132,13 @@ def fit(
     import numpy as np
 
     kinds = np.array([exemplar.kind for exemplar in exemplars])
-    doubtful, near = kinds != NONE, np.array([exemplar.near for exemplar in exemplars])
-    plain = ~doubtful & ~near if (~doubtful & ~near).any() else ~doubtful
-    weights = np.where(near, NEAR, np.where([e.own for e in exemplars], OWN, 1.0))
+    weights, doubtful, near, plain = _groups(exemplars)
     layers = range(features.shape[1])
     every = [_out_of_fold(features[:, layer], kinds, weights) for layer in layers]
     hard = doubtful | near if near.any() else doubtful | plain
     aucs = [_auroc(held[hard], kinds[hard], kinds) for held in every]
     layer = int(np.argmax(aucs))
-    held = every[layer]
-    scores = _doubt(held, kinds)
+    held, scores = every[layer], _doubt(every[layer], kinds)
     slope, shift = _calibrated(scores, doubtful)
     chances = _sigmoid(slope * _logit(scores) + shift)
     threshold = float(np.quantile(chances[plain], 1 - FALSE_ALARMS))
@@ -149,24 +146,31 @@ def fit(
     mean, scale = _standard(features[:, layer])
     vectors = (features[:, layer] - mean) / scale
     return Reader(
-        digest=digest,
-        layer=layer,
-        threshold=threshold,
-        slope=slope,
-        shift=shift,
-        mean=mean,
-        scale=scale,
+        digest,
+        layer,
+        threshold,
+        slope,
+        shift,
+        mean,
+        scale,
         kinds=_kinds(vectors, kinds, weights),
         held=held.astype(np.float32),
         directions=_unit(vectors).astype(np.float16),
         subs=_sub_kinds(vectors, exemplars),
         prefix=tuple(prefix),
-        figures={
-            "auroc": _auroc(held, kinds, kinds),
-            "auroc_near": aucs[layer],
-            "recall": recall,
-        },
+        figures={"auroc": _auroc(held, kinds, kinds), "auroc_near": aucs[layer], "recall": recall},
     )
+
+
+def _groups(exemplars: Sequence[Exemplar]) -> tuple[Array, Array, Array, Array]:
+    """Each exemplar's weight, and which are doubts, near misses, and plain."""
+    import numpy as np
+
+    doubtful = np.array([exemplar.kind != NONE for exemplar in exemplars])
+    near = np.array([exemplar.near for exemplar in exemplars])
+    weights = np.where(near, NEAR, np.where([e.own for e in exemplars], OWN, 1.0))
+    plain = ~doubtful & ~near
+    return weights, doubtful, near, plain if plain.any() else ~doubtful
 
 
 def _doubt(chances: Array, kinds: Array) -> Array:
