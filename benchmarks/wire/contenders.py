@@ -1,0 +1,93 @@
+"""Who is measured: straight to the upstream, this proxy, and each peer that is installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from wire.processes import Server, Upstream, free_port
+from wire.script import Script
+
+PEERS = Path(__file__).parent.parent.parent / ".venv-peers"
+SYSTEM = "You are a helpful assistant of a shop for gardeners. Answer briefly and in plain words."
+QUESTION = "What does a bag of the cheapest potting soil cost at the moment, and is it any good?"
+DRAFT, MERGE = "This is the draft", "This is the merge"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row: a way to have a request answered."""
+
+    name: str
+    server: str
+    """The server that it is one way to use; "" is the upstream itself."""
+    headers: dict[str, str] = field(default_factory=dict)
+    model: str = "m"
+    expect: str = DRAFT
+    chunked: bool = True
+    """Whether it streams."""
+
+    def body(self, script: Script | None = None, **more: Any) -> dict[str, Any]:
+        """A short conversation, such as an app sends."""
+        text = QUESTION if script is None else f"{QUESTION} {script}"
+        system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": text}
+        return {"model": self.model, "messages": [system, user], "temperature": 0.7, **more}
+
+
+def _ours(strategy: str, expect: str = DRAFT) -> Contender:
+    return Contender(f"ours, {strategy}", "ours", {"X-Honesty": strategy}, expect=expect)
+
+
+DIRECT = Contender("direct", "")
+RAW, GATED, CURIOSITY = _ours("raw"), _ours("gated"), _ours("curiosity", MERGE)
+LITELLM = Contender("LiteLLM", "litellm")
+ALL = (DIRECT, RAW, GATED, CURIOSITY, LITELLM)
+
+
+def _serve_ours(upstream: Upstream, port: int, _: Path) -> list[str]:
+    ours = Path(sys.executable).with_name("honestproxy")
+    return [str(ours), "serve", "--upstream", upstream.url, "--port", str(port)]
+
+
+def _serve_litellm(upstream: Upstream, port: int, folder: Path) -> list[str]:
+    config = folder / "litellm.yaml"
+    parameters = f"model: openai/m, api_base: {upstream.url!r}, api_key: none"
+    config.write_text(f"model_list: [{{model_name: m, litellm_params: {{{parameters}}}}}]\n")
+    command = str(PEERS / "litellm/bin/litellm")
+    return [command, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
+
+
+SERVERS: dict[str, Callable[[Upstream, int, Path], list[str]]] = {
+    "ours": _serve_ours,
+    "litellm": _serve_litellm,
+}
+
+
+def installed(server: str) -> bool:
+    """Whether there is such a server to start."""
+    return server in ("", "ours") or (PEERS / server / "bin" / server).exists()
+
+
+@contextmanager
+def started(
+    contenders: list[Contender], upstream: Upstream, say: Callable[[str], None]
+) -> Iterator[dict[str, Server]]:
+    """All servers that these contenders need, started one after another, ended in any case."""
+    running: dict[str, Server] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="honestproxy-bench-")))
+        for one in contenders:
+            if one.server and one.server not in running:
+                say(f"starting {one.server}")
+                port = free_port()
+                command = SERVERS[one.server](upstream, port, folder)
+                server = Server(command, port=port, folder=folder)
+                stack.callback(server.end)
+                server.until_ready(one.body(), one.headers, 120)
+                running[one.server] = server
+        yield running
