@@ -24,7 +24,7 @@ class Call:
     Await it for the whole response, iterate it for what has come so far and then live, or
     cancel it. `accepted` is set once a streamed call can no longer fail with a status;
     `settled` is told as soon as it is clear that this answer must not be rewritten, and why,
-    or that it failed.
+    or that it failed. `headers` are the upstream's, once a streamed call is accepted.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Call:
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> None:
         self.step = step
+        self.headers: Mapping[str, str] = {}
         self._chunks: list[Chunk] = []
         self._read: int | None = None
         self._news = asyncio.Event()
@@ -46,7 +47,7 @@ class Call:
         self.accepted = accepted or asyncio.Event()
         self._is_streamed = streamed
         run = self._streamed(backend) if streamed else backend.complete(step.request)
-        self._task = asyncio.create_task(self._timed(run, seconds), name=f"step {step.name}")
+        self._task = asyncio.create_task(timed(step, run, seconds), name=f"step {step.name}")
         self._task.add_done_callback(self._ended)
 
     def __await__(self) -> Generator[Any, None, ChatResponse]:
@@ -98,29 +99,12 @@ class Call:
         if self._settled and (reason := error or untouchable(task.result())):
             self._settled(self, reason)
 
-    async def _timed(self, run: Awaitable[ChatResponse], seconds: float) -> ChatResponse:
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(seconds):
-                response = await run
-        except TimeoutError:
-            message = f"the {self.step.name} step took longer than {seconds:g} s"
-            raise UpstreamTimeout(message) from None
-        except HonestProxyError:
-            raise
-        except Exception as error:
-            log.exception("the %s step failed", self.step.name)
-            kind = type(error).__name__
-            raise UpstreamBroken(f"the {self.step.name} step failed: {kind}") from None
-        finally:
-            self.step.seconds = round(time.perf_counter() - started, 4)
-        self.step.response, self.step.usage = response, response.usage
-        return response
-
     async def _streamed(self, backend: Backend) -> ChatResponse:
         assembly = Assembly()
         async with aclosing(backend.stream(self.step.request)) as chunks:
             async for chunk in chunks:
+                if chunk.headers:
+                    self.headers = chunk.headers
                 self.accepted.set()
                 assembly.add(chunk)
                 self._chunks.append(chunk)
@@ -134,6 +118,30 @@ class Call:
         while self._read is not None and len(self._chunks) - self._read > _AHEAD:
             self._room.clear()
             await self._room.wait()
+
+
+async def timed(step: Step, run: Awaitable[ChatResponse], seconds: float) -> ChatResponse:
+    """The step's answer, with what it took written down; raises UpstreamError where it failed."""
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(seconds):
+            response = await run
+    except Exception as error:  # noqa: BLE001 - becomes one of ours
+        raise failure(step, error, seconds) from None
+    finally:
+        step.seconds = round(time.perf_counter() - started, 4)
+    step.response, step.usage = response, response.usage
+    return response
+
+
+def failure(step: Step, error: Exception, seconds: float) -> HonestProxyError:
+    """What went wrong in a step, as an error of ours."""
+    if isinstance(error, HonestProxyError):
+        return error
+    if isinstance(error, TimeoutError):
+        return UpstreamTimeout(f"the {step.name} step took longer than {seconds:g} s")
+    log.error("the %s step failed", step.name, exc_info=error)
+    return UpstreamBroken(f"the {step.name} step failed: {type(error).__name__}")
 
 
 class Assembly:

@@ -79,12 +79,11 @@ class Limits:
 class Turn:
     """One client request: a strategy's only door to the model.
 
-    `draft` is the call that answers the client's own request, once started; under `verbatim`
-    it goes out byte for byte. `kept` resolves when the draft turns out untouchable, or fails,
-    whatever the strategy is waiting for. A strategy that elicits doubts sets `findings`, which
-    tells of them at the end, and `patience`: the seconds from its answer that an elicitation
-    still has for its confidence and usage. One that reads inside the model sets `scores`, for
-    the trace.
+    `draft` is the call that answers the client's own request, once started. `kept` resolves
+    when the draft turns out untouchable, or fails, whatever the strategy is waiting for. A
+    strategy that elicits doubts sets `findings`, which tells of them at the end, and
+    `patience`: the seconds from its answer that an elicitation still has for its confidence
+    and usage. One that reads inside the model sets `scores`, for the trace.
     """
 
     request: ChatRequest
@@ -94,7 +93,6 @@ class Turn:
     limits: Limits
     streamed: bool
     folder: str
-    verbatim: bool = False
     patience: float = 1.0
     findings: Callable[[], Doubts | None] = lambda: None
     draft: Call | None = None
@@ -201,9 +199,7 @@ class Turn:
             call.cancel()
 
     def _start_draft(self, returned: bool) -> Call:
-        if self.verbatim:
-            request = self.request
-        elif self.limits.paper:
+        if self.limits.paper:
             request = conversation.single_message(self.request, self.query)
         else:
             request = conversation.draft(self.request, returned=returned)
@@ -255,7 +251,7 @@ class Turn:
         prompt: Prompt | None = None,
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> Call:
-        shaped = request if self.verbatim else self._shaped(request, name)
+        shaped = self._shaped(request, name)
         step = Step(name, shaped.without_options())
         step.scores = self.scores
         if prompt:

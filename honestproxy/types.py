@@ -166,9 +166,10 @@ class ChatRequest(Document):
 
     `headers` are the client's own that may go upstream; `options` what it asks of us; `ours`
     names the fields that we added, and may leave out again where an upstream refuses them.
+    `origin` is the request of which this is a translation, where the client spoke Responses.
     """
 
-    __slots__ = ("headers", "options", "ours")
+    __slots__ = ("headers", "options", "origin", "ours")
 
     def __init__(
         self,
@@ -177,14 +178,17 @@ class ChatRequest(Document):
         headers: Mapping[str, str] | None = None,
         options: Options | None = None,
         ours: frozenset[str] = frozenset(),
+        origin: Document | None = None,
     ) -> None:
         super().__init__(source)
         self.headers: Mapping[str, str] = headers or {}
         self.options = options or Options()
         self.ours = ours
+        self.origin = origin
 
     def _with(self, fields: Mapping[str, Any]) -> ChatRequest:
-        return ChatRequest(fields, headers=self.headers, options=self.options, ours=self.ours)
+        more = {"headers": self.headers, "options": self.options, "origin": self.origin}
+        return ChatRequest(fields, ours=self.ours, **more)  # type: ignore[arg-type]
 
     def adding(self, **fields: Any) -> ChatRequest:
         """The same request with fields of ours, where it has none of that name."""
@@ -324,14 +328,22 @@ class ChatResponse(Document):
 class Chunk(Document):
     """One event of a streamed answer. A chunk without choices before any other means: accepted.
 
-    `event` is the server-sent event as it came, for an answer that is passed on untouched.
+    `event` is the server-sent event as it came, for an answer that is passed on untouched;
+    `headers`, on the first, are those of the upstream that go on to the client.
     """
 
-    __slots__ = ("event",)
+    __slots__ = ("event", "headers")
 
-    def __init__(self, source: bytes | Mapping[str, Any], *, event: bytes | None = None) -> None:
+    def __init__(
+        self,
+        source: bytes | Mapping[str, Any],
+        *,
+        event: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(source)
         self.event = event
+        self.headers = headers
 
     @classmethod
     def of(

@@ -31,6 +31,8 @@ FORBIDDEN = {
     "backends": ["turn", "pipeline", "strategies", "server"],
     "turn": ["wire", "pipeline", "strategies", "backends", "server"],
     "strategies": ["wire", "pipeline", "backends", "server"],
+    "run": ["wire", "pipeline", "strategies", "backends", "server"],
+    "verbatim": ["wire", "pipeline", "strategies", "backends", "server"],
     "pipeline": ["wire", "server"],
     "server": [],
 }
@@ -42,7 +44,7 @@ HEAVY = {
     "transformers": "backends/local",
     "gguf": "backends/local",
     "safetensors": "backends/local",
-    "aiohttp": "backends/openai_compatible",
+    "aiohttp": "backends/connection",
     "fastapi": "server",
     "uvicorn": "cli/serve",
     "typer": "cli",

@@ -151,12 +151,9 @@ async def ask(
     body["stream_options"] = {"include_usage": True}
     run = pipeline.run(ChatRequest(body, options=Options(strategy=strategy)))
     pieces = []
-    try:
-        async with aclosing(run.stream()) as chunks:
-            async for chunk in chunks:
-                pieces.append(chunk.text)
-                if live:
-                    live(chunk.text)
-    finally:
-        await run.aclose()
+    async with aclosing(run.stream()) as chunks:
+        async for chunk in chunks:
+            pieces.append(chunk.text)
+            if live:
+                live(chunk.text)
     return Answered("".join(pieces), run.honesty, run.honesty.trace.seconds)

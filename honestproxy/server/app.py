@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy import __version__, backends
 from honestproxy.errors import HonestProxyError, InvalidRequest
@@ -18,6 +20,38 @@ from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
 
 
+class Proxy(FastAPI):
+    """The proxy as an ASGI application.
+
+    Requests that are answered by the pipeline go past the framework's layers: those cost more
+    than all that the pipeline does under `raw`. The same endpoints are routes as well, for the
+    OpenAPI document and for an application that this one is mounted in.
+    """
+
+    direct: dict[str, ASGIApp]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or one event of the server's life."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self.direct.get(scope["path"])
+            if endpoint is not None:
+                scope["app"] = self
+                return await endpoint(scope, receive, send)
+        return await super().__call__(scope, receive, send)
+
+
+class Direct(Response):
+    """A response that an ASGI endpoint gives, for a route of the framework's."""
+
+    def __init__(self, endpoint: ASGIApp) -> None:
+        self._endpoint = endpoint
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the endpoint answer."""
+        await self._endpoint(scope, receive, send)
+
+
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
     """The proxy as an ASGI application; without a backend, it opens the one that settings name.
 
@@ -25,7 +59,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     """
     settings = settings or Settings()
     pipeline = Pipeline(backend or backends.load(settings), settings)
-    app = FastAPI(
+    app = Proxy(
         title="honestproxy",
         version=__version__,
         lifespan=_lifespan,
@@ -36,12 +70,21 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.state.settings = settings
     app.state.pipeline = pipeline
     app.state.catalog = Catalog(pipeline, settings)
-    app.include_router(chat.router)
+    app.direct = {chat.PATH: chat.ChatCompletions(pipeline, app.state.catalog, settings)}
+    for path, endpoint in app.direct.items():
+        app.add_api_route(path, _route(endpoint), methods=["POST"], openapi_extra=chat.OPERATION)
     app.include_router(models.router)
     app.add_exception_handler(HonestProxyError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(Exception, _refuse_bug)
     return app
+
+
+def _route(endpoint: ASGIApp) -> Any:
+    async def answer(_: Request) -> Response:
+        return Direct(endpoint)
+
+    return answer
 
 
 @asynccontextmanager

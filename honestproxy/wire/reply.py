@@ -7,34 +7,46 @@ from typing import Any, Final
 
 from honestproxy.errors import HonestProxyError
 from honestproxy.trace import Honesty
-from honestproxy.types import Chunk, write
+from honestproxy.types import ChatResponse, Chunk, write
 
 DONE: Final = b"data: [DONE]\n\n"
 PING: Final = b": ping\n\n"
 
 
-def event(chunk: Chunk) -> bytes:
-    """A chunk as a server-sent event; one that nobody changed goes out as it came."""
-    if chunk.event is not None:
-        return chunk.event
-    if chunk.blank:
-        return b""
-    return b"data: " + chunk.raw + b"\n\n"
+class ChatWriter:
+    """Writes one chat completion: a body, or server-sent events with `[DONE]` behind them."""
 
+    __slots__ = ("_last",)
 
-def is_done(event: bytes) -> bool:
-    """Whether an upstream's own `[DONE]` has gone out, as it came."""
-    return event.rstrip().endswith(b"[DONE]")
+    def __init__(self) -> None:
+        self._last = b""
+
+    def whole(self, response: ChatResponse) -> bytes:
+        """The answer as a body: the bytes as they came, where nobody changed it."""
+        return response.raw
+
+    def events(self, chunk: Chunk) -> bytes:
+        """A chunk as an event; one that nobody changed goes out as it came."""
+        if chunk.event is not None:
+            self._last = chunk.event
+        elif chunk.blank:
+            return b""
+        else:
+            self._last = b"data: " + chunk.raw + b"\n\n"
+        return self._last
+
+    def end(self) -> bytes:
+        """`[DONE]`, unless the upstream's own has gone out as it came."""
+        return b"" if self._last.rstrip().endswith(b"[DONE]") else DONE
+
+    def error(self, error: HonestProxyError) -> bytes:
+        """An error after the first byte; OpenAI's SDKs raise it as an exception."""
+        return b"data: " + write(error.body()) + b"\n\n"
 
 
 def error(error: HonestProxyError) -> bytes:
     """An error as a reply's body."""
     return write(error.body())
-
-
-def error_event(error: HonestProxyError) -> bytes:
-    """An error after the first byte; OpenAI's SDKs raise it as an exception."""
-    return b"data: " + write(error.body()) + b"\n\n"
 
 
 def headers(honesty: Honesty) -> dict[str, str]:

@@ -12,21 +12,21 @@ from honestproxy.wire import reply
 
 def test_an_untouched_event_goes_out_as_it_came() -> None:
     event = b": ping\r\ndata:{}\r\n\r\n"
-    assert reply.event(Chunk(b"{}", event=event)) == event
+    assert reply.ChatWriter().events(Chunk(b"{}", event=event)) == event
 
 
 def test_a_chunk_of_ours_becomes_an_event() -> None:
-    made = reply.event(Chunk.of("x"))
+    made = reply.ChatWriter().events(Chunk.of("x"))
     assert made.startswith(b"data: {")
     assert made.endswith(b"}\n\n")
 
 
 def test_a_blank_chunk_says_nothing() -> None:
-    assert reply.event(Chunk({"choices": []})) == b""
+    assert reply.ChatWriter().events(Chunk({"choices": []})) == b""
 
 
 def test_an_error_in_a_stream_has_the_shape_that_sdks_raise() -> None:
-    event = reply.error_event(InvalidRequest("no", param="n"))
+    event = reply.ChatWriter().error(InvalidRequest("no", param="n"))
     body = json.loads(event.removeprefix(b"data: "))
     assert body["error"] == {
         "message": "no",

@@ -1,0 +1,234 @@
+"""How bytes reach an upstream: one seam, and its implementation over aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from typing import Final, Protocol
+
+import aiohttp
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from yarl import URL
+
+from honestproxy import __version__
+from honestproxy.errors import (
+    SettingsError,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+
+CHAT: Final = "/chat/completions"
+_KEEP_ALIVE: Final = (
+    4.0  # uvicorn and Node drop idle connections after 5 s; be first, or lose a POST
+)
+_LINGER: Final = (
+    0.02  # seconds that a body's end may come after [DONE], to use its connection again
+)
+_LARGE: Final = 1_000_000
+_LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
+_RETRIED: Final = (aiohttp.ServerDisconnectedError, ConnectionResetError)
+
+Body = bytes | AsyncIterable[bytes] | None
+
+
+class Exchange(Protocol):
+    """One answer under way: its head has come, its body comes as it is read.
+
+    Reading raises UpstreamError where the connection is lost.
+    """
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, found by any case of their names."""
+        ...
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        ...
+
+    def parts(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes."""
+        ...
+
+    async def finish(self) -> None:
+        """Read what is left after an answer's end, so that the connection serves again."""
+        ...
+
+    def close(self) -> None:
+        """Let go: what hasn't been read is never read."""
+        ...
+
+
+class Connection(Protocol):
+    """A way to one upstream; `name` is what errors call it."""
+
+    name: str
+
+    async def open(
+        self, method: str, path: str, headers: Mapping[str, str], body: Body = None
+    ) -> Exchange:
+        """Send a request to a path below the upstream's base. Raises UpstreamError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class Http:
+    """A connection over aiohttp: one session for all requests.
+
+    Redirects, cookies and proxies from the environment are not followed: a key goes nowhere
+    but to `url`. There is no limit on the whole of a request: whoever makes it has its deadline.
+    """
+
+    def __init__(self, url: str, connect_timeout: float) -> None:
+        self._base = _checked(url)
+        self._path = self._base.raw_path.rstrip("/").removesuffix(CHAT)
+        self.name = str(self._base.with_path(self._path, encoded=True))  # a query may be secret
+        self._connect_timeout = connect_timeout
+        self._urls = {path: self._url(path) for path in (CHAT, "/models", "/responses")}
+        self._session: ClientSession | None = None
+
+    async def open(
+        self, method: str, path: str, headers: Mapping[str, str], body: Body = None
+    ) -> Exchange:
+        """Send it; once more where the connection, idle before, turns out to be closed."""
+        url = self._urls.get(path) or self._url(path)
+        request, options = self._client().request, {"headers": headers, "allow_redirects": False}
+        try:
+            try:
+                answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
+            except _RETRIED:
+                if not isinstance(body, bytes | None):
+                    raise
+                answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
+        except (aiohttp.ClientError, OSError) as error:
+            # Not chained: aiohttp's errors hold the request's headers.
+            raise self._failure(error) from None
+        return _Answer(answer, self.name)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _url(self, path: str) -> URL:
+        path, _, query = path.partition("?")
+        url = self._base.with_path(self._path + path, encoded=True, keep_query=True)
+        if not query:
+            return url
+        return URL(f"{url}{'&' if url.query_string else '?'}{query}", encoded=True)
+
+    def _client(self) -> ClientSession:
+        if self._session is None or self._session.closed:
+            seconds = self._connect_timeout
+            self._session = ClientSession(
+                connector=TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+                cookie_jar=DummyCookieJar(),
+                headers={"User-Agent": f"honestproxy/{__version__}"},
+                max_field_size=_LONG_LINE,
+                max_line_size=_LONG_LINE,
+                timeout=ClientTimeout(total=None, connect=seconds, sock_connect=seconds),
+                trust_env=False,
+            )
+        return self._session
+
+    def _failure(self, error: Exception) -> UpstreamError:
+        if isinstance(error, TimeoutError):
+            return UpstreamTimeout(
+                f"no connection to {self.name} within {self._connect_timeout:g} s; is the "
+                "server running, and is the URL right? (setting connect_timeout)"
+            )
+        if isinstance(error, aiohttp.ClientResponseError):
+            return UpstreamBroken(f"what {self.name} answered is not HTTP; is the URL right?")
+        return UpstreamUnreachable(
+            f"can't reach {self.name}: {_cause(error)}; is the server running, "
+            "and is the URL right?"
+        )
+
+
+class _Answer:
+    """An exchange over aiohttp."""
+
+    __slots__ = ("_name", "_response", "headers", "status")
+
+    def __init__(self, response: ClientResponse, name: str) -> None:
+        self._response = response
+        self._name = name
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        try:
+            return await self._response.read()
+        except (aiohttp.ClientError, OSError):
+            raise self._lost() from None
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        content = self._response.content
+        try:
+            while part := await content.readany():
+                yield part
+        except (aiohttp.ClientError, OSError):
+            raise self._lost() from None
+
+    async def finish(self) -> None:
+        try:
+            async with asyncio.timeout(_LINGER):
+                while await self._response.content.readany():
+                    pass
+        except (TimeoutError, aiohttp.ClientError):
+            pass  # the answer is complete; only the connection can't be used again
+
+    def close(self) -> None:
+        self._response.close()  # what was read to its end has gone back to the pool before
+
+    def _lost(self) -> UpstreamError:
+        return UpstreamBroken(f"{self._name} broke off in mid-answer: the connection was lost")
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = URL(url.strip())
+    except ValueError:
+        parsed = URL()
+    if "@" in parsed.raw_authority:
+        raise SettingsError(
+            "the upstream's URL holds a name or a password, which would show in logs; "
+            "put the key into HONESTPROXY_UPSTREAM_KEY"
+        )
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise SettingsError(
+            "the upstream's URL needs http:// or https:// and a host, "
+            "as in http://127.0.0.1:11434/v1"
+        )
+    return parsed
+
+
+def _payload(body: Body) -> Body | io.BytesIO:
+    # A large body as bytes would be written in one go, and hold all other requests up.
+    return io.BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
+
+
+def _cause(error: Exception) -> str:
+    """Why there is no connection, in a few words."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    below = getattr(error, "os_error", error)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        below = error.certificate_error
+    number = getattr(below, "errno", None) if type(below).__module__ == "builtins" else None
+    if number is None and (found := re.search(r"\[Errno (\d+)\]", str(below))):
+        number = int(found[1])  # one error for several addresses
+    return os.strerror(number).lower() if number else str(getattr(below, "strerror", 0) or below)

@@ -1,0 +1,233 @@
+"""A turn over ASGI: its answer sent whole or as events, and ended when its client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from honestproxy.errors import HonestProxyError, InvalidRequest, TooLarge
+from honestproxy.pipeline import AnyRun
+from honestproxy.settings import Settings
+from honestproxy.types import ChatResponse, Chunk
+from honestproxy.wire import reply
+
+log = logging.getLogger(__name__)
+
+_EVENT_STREAM: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+_UNWATCHED: Final = 0.03
+"""Seconds before anyone looks whether the client is still there: most answers are quicker."""
+
+
+class Writer(Protocol):
+    """How one of OpenAI's APIs writes an answer down."""
+
+    def whole(self, response: ChatResponse) -> bytes:
+        """The answer as a body."""
+        ...
+
+    def events(self, chunk: Chunk) -> bytes:
+        """What a chunk means for the stream; may be nothing."""
+        ...
+
+    def end(self) -> bytes:
+        """What is left to say after the last chunk."""
+        ...
+
+    def error(self, error: HonestProxyError) -> bytes:
+        """An error after the first byte, such that OpenAI's SDKs raise it."""
+        ...
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The request's headers by their lower-case names; of one that is repeated, the last."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+async def json_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+    """The request's body. Raises InvalidRequest where it isn't JSON by its type, or too large."""
+    kind = headers.get("content-type", "application/json").partition(";")[0].strip()
+    if kind.lower() != "application/json":
+        raise InvalidRequest(f"send application/json, not {kind}", status=415)
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the client left before its request was complete", status=499)
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise TooLarge(
+                f"the request body is over the limit of {limit} bytes (setting max_body_bytes)"
+            )
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def refuse(
+    send: Send, error: HonestProxyError, told: Mapping[str, str] | None = None
+) -> None:
+    """An error as OpenAI's API answers it."""
+    await send_json(send, error.status, reply.error(error), {**error.headers, **(told or {})})
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    """A reply in one piece."""
+    length = {"content-type": "application/json", "content-length": str(len(body))}
+    await _head(send, status, {**headers, **length})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Answering:
+    """Begins a turn and sends its answer, while watching for its client to leave."""
+
+    def __init__(self, receive: Receive, send: Send, settings: Settings, writer: Writer) -> None:
+        self._receive = receive
+        self._send = send
+        self._settings = settings
+        self._writer = writer
+        self._sent_at = 0.0
+
+    async def answer(self, begin: Callable[[], Awaitable[AnyRun]], *, streamed: bool) -> None:
+        """Answer, or stop every call of the turn as soon as the client is gone."""
+        with _Watched(self._receive):
+            try:
+                run = await begin()
+            except HonestProxyError as error:
+                await refuse(self._send, error)
+                return
+            await (self._stream(run) if streamed else self._whole(run))
+
+    async def _whole(self, run: AnyRun) -> None:
+        try:
+            response = await run.complete()
+        except HonestProxyError as error:
+            await refuse(self._send, error, reply.headers(run.honesty))
+            return
+        told = {**response.headers, **reply.headers(run.honesty)}
+        await send_json(self._send, 200, self._writer.whole(response), told)
+
+    async def _stream(self, run: AnyRun) -> None:
+        chunks = run.stream()
+        first: asyncio.Future[Chunk | None] | None = None
+        try:
+            try:
+                first = await self._first(run, chunks)
+            except HonestProxyError as error:
+                await refuse(self._send, error, reply.headers(run.honesty))
+                return
+            told = {**run.headers, **_EVENT_STREAM, **reply.headers(run.honesty)}
+            await _head(self._send, 200, told)
+            await self._events(run, first, chunks)
+        finally:
+            if first is not None and not first.done():
+                await _ended(first)
+            await chunks.aclose()
+
+    async def _first(
+        self, run: AnyRun, chunks: AsyncGenerator[Chunk, None]
+    ) -> asyncio.Future[Chunk | None]:
+        """The first chunk, waited for no longer than until no error status can follow."""
+        first = asyncio.ensure_future(anext(chunks, None))
+        accepted = asyncio.ensure_future(run.accepted())
+        wait = self._settings.stream_head_wait
+        try:
+            await asyncio.wait((first, accepted), timeout=wait, return_when="FIRST_COMPLETED")
+            if first.done():
+                first.result()
+        except BaseException:
+            await _ended(first)
+            raise
+        finally:
+            accepted.cancel()
+        return first
+
+    async def _events(
+        self, run: AnyRun, first: asyncio.Future[Chunk | None], chunks: AsyncGenerator[Chunk, None]
+    ) -> None:
+        """The answer's events, pings while there are none, and an end that tells how it went."""
+        pinging = None if run.verbatim else asyncio.create_task(self._ping())
+        try:
+            chunk = await first
+            while chunk is not None:
+                await self._part(self._writer.events(chunk))
+                chunk = await anext(chunks, None)
+            end = self._writer.end()
+        except HonestProxyError as error:
+            end = self._writer.error(error)
+        except Exception:
+            log.exception("trace %s failed", run.honesty.trace.id)
+            end = self._writer.error(HonestProxyError("honestproxy failed; its log says why"))
+        finally:
+            if pinging is not None:
+                pinging.cancel()
+        await self._part(end, more=False)
+
+    async def _ping(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            idle = clock() - self._sent_at
+            if idle >= self._settings.ping_interval:
+                await self._part(reply.PING)
+            else:
+                await asyncio.sleep(self._settings.ping_interval - idle)
+
+    async def _part(self, body: bytes, *, more: bool = True) -> None:
+        if body or not more:
+            self._sent_at = asyncio.get_running_loop().time()
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+class _Watched:
+    """Ends its task's work as soon as the client is gone."""
+
+    __slots__ = ("_left", "_receive", "_task", "_timer", "_watch")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = False
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._look)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> bool:
+        self._timer.cancel()
+        if self._watch:
+            self._watch.cancel()
+        return self._left and kind is asyncio.CancelledError
+
+    def _look(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        if self._task:
+            self._task.cancel()
+
+
+async def _head(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    raw = [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in headers.items()
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
