@@ -57,7 +57,10 @@ def _serve_ours(upstream: Upstream, port: int, _: Path) -> list[str]:
 def _serve_litellm(upstream: Upstream, port: int, folder: Path) -> list[str]:
     config = folder / "litellm.yaml"
     parameters = f"model: openai/m, api_base: {upstream.url!r}, api_key: none"
-    config.write_text(f"model_list: [{{model_name: m, litellm_params: {{{parameters}}}}}]\n")
+    config.write_text(
+        f"model_list: [{{model_name: m, litellm_params: {{{parameters}}}}}]\n"
+        "general_settings: {dangerously_permit_weak_or_unset_master_key: true}\n"
+    )
     command = str(PEERS / "litellm/bin/litellm")
     return [command, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
 

@@ -3,7 +3,9 @@
     python -m wire.load      # in benchmarks/; for each job on stdin a result on stdout, as JSON
 
 A job has `port`, `headers`, `body` and `connections`; then `seconds` and `expect`, the words that
-a good reply holds. With `open` it is a job for streams: see `wire.streams`.
+a good reply holds. It may have `requests`, the most to send, `status`, that of a good reply,
+`leave`, the seconds after which the client leaves, and `each`, to be told all latencies. With
+`open` it is a job for streams: see `wire.streams`.
 """
 
 from __future__ import annotations
@@ -85,15 +87,18 @@ class Tally:
         self.job = job
         self.latencies: list[float] = []
         self.firsts: list[float] = []
-        self.errors = 0
+        self.errors = self.left = 0
         self.example = ""
+        self.status = job.get("status", 200)
+        self.leave = job.get("leave")
         self.started = time.perf_counter()
         self.until = self.started + job["seconds"]
         self.most = job.get("requests", sys.maxsize)
 
     @property
     def over(self) -> bool:
-        return time.perf_counter() >= self.until or len(self.latencies) + self.errors >= self.most
+        sent = len(self.latencies) + self.errors + self.left
+        return time.perf_counter() >= self.until or sent >= self.most
 
     def bad(self, reply: str) -> None:
         self.errors += 1
@@ -107,6 +112,7 @@ class Tally:
             "seconds": seconds,
             "per_second": done / seconds,
             "errors": self.errors,
+            "left": self.left,
             "example": self.example,
             **percentiles(self.latencies),
             "first": statistics.median(self.firsts) * 1000 if self.firsts else None,
@@ -131,6 +137,11 @@ class Repeated(Exchange):
         self._renew = renew
         self._first = 0.0
 
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if self._tally.leave is not None:
+            asyncio.get_running_loop().call_later(self._tally.leave, transport.abort)
+
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         if not self._first and self._tally.expect in body:
@@ -140,7 +151,7 @@ class Repeated(Exchange):
         now, tally = time.perf_counter(), self._tally
         if not self._first and tally.expect in b"".join(self.body):
             self._first = now
-        if self.status == 200 and self._first:
+        if self.status == tally.status and self._first:
             tally.latencies.append(now - self.started)
             tally.firsts.append(self._first - self.started)
         else:
@@ -153,7 +164,9 @@ class Repeated(Exchange):
             self.send()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if self.started:
+        if self.started and self._tally.leave is not None:
+            self._tally.left += 1
+        elif self.started:
             self._tally.bad("the connection was closed before the reply was complete")
         self._renew()
 

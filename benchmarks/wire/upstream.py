@@ -20,7 +20,7 @@ from typing import Any
 import httptools
 import uvloop
 
-from wire.script import Script, scripted
+from wire.script import PLAIN, Script, scripted
 
 TEXT = (
     "This is the %s. It says what a helpful assistant would say to a question of this kind, in a "
@@ -33,6 +33,7 @@ DOUBT = (
 )
 LISTS_DOUBTS = b"Reply with one JSON object"
 _STREAMED = re.compile(rb'"stream"\s*:\s*true')
+_SEVERAL = re.compile(rb'"n"\s*:\s*([2-9])')
 _WITH_USAGE = re.compile(rb'"include_usage"\s*:\s*true')
 _STAMP = "t=%017.6f "
 
@@ -60,11 +61,11 @@ def _usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
-def _completion(text: str, prompt: int, completion: int) -> bytes:
+def _completion(text: str, usage: dict[str, int], count: int) -> bytes:
     message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    choices = [{"index": i, "message": message, "finish_reason": "stop"} for i in range(count)]
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m"}
-    return json.dumps(head | {"choices": [choice], "usage": _usage(prompt, completion)}).encode()
+    return json.dumps(head | {"choices": choices, "usage": usage}).encode()
 
 
 def _event(delta: dict[str, str], finish: str | None = None, **more: Any) -> bytes:
@@ -147,20 +148,23 @@ class Connection(asyncio.Protocol):
     def _chat(self, body: bytes) -> None:
         came, script, step = time.perf_counter(), scripted(body), step_of(body)
         text = _text(step, script, body)
-        prompt, completion = len(body) // 4, len(text) // 4
+        several = _SEVERAL.search(body)
+        count = int(several[1]) if several else 1
+        prompt, completion = len(body) // 4, len(text) // 4 * count
         stats = self._stats
         stats.calls += 1
         stats.prompt_tokens += prompt
         stats.completion_tokens += completion
+        usage = _usage(prompt, completion)
 
         def answer() -> None:
             if script.fail == step:
                 self._transport.write(_FAILED)
             elif _STREAMED.search(body) is None:
-                self._transport.write(_response(_completion(text, prompt, completion)))
+                self._transport.write(_response(_completion(text, usage, count)))
             else:
-                usage = _usage(prompt, completion) if _WITH_USAGE.search(body) else None
-                self._stream(text, script if step == "draft" else Script(), usage)
+                told = usage if _WITH_USAGE.search(body) else None
+                self._stream(text, script if step == "draft" else PLAIN, told)
             if script.log:
                 stats.log.append((step, came, time.perf_counter()))
 
