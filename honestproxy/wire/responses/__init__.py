@@ -1,0 +1,38 @@
+"""OpenAI's Responses, to and from what the pipeline understands: pure functions.
+
+A request becomes a chat's (`ResponsesRequest.chat`) and each step of the pipeline a Responses
+body again (`native`); an upstream's answer becomes a chat's (`completion`, `EventReader`), and
+whatever answered is rendered for the client (`ResponsesWriter`).
+"""
+
+from honestproxy.wire.responses.native import native
+from honestproxy.wire.responses.reply import ResponsesWriter
+from honestproxy.wire.responses.request import (
+    ResponsesRequest,
+    check,
+    check_chat,
+    is_lasting,
+    pass_through,
+)
+from honestproxy.wire.responses.upstream import (
+    EventReader,
+    NativeChunk,
+    NativeResponse,
+    completion,
+    failure,
+)
+
+__all__ = [
+    "EventReader",
+    "NativeChunk",
+    "NativeResponse",
+    "ResponsesRequest",
+    "ResponsesWriter",
+    "check",
+    "check_chat",
+    "completion",
+    "failure",
+    "is_lasting",
+    "native",
+    "pass_through",
+]
