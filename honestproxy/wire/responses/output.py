@@ -88,7 +88,8 @@ class _Item:
 
     def _closed(self, status: str) -> Event:
         self.closed = True
-        self.item["status"] = status
+        if "status" in self.item:
+            self.item["status"] = status
         return self._told("response.output_item.done")
 
     def _told(self, kind: str) -> Event:
@@ -119,8 +120,8 @@ class _Texts(_Item):
             yield self._event("content_part.added", content_index=self._at, part=parts[-1])
         self._texts.append(text)
         more = {"logprobs": _logprobs(logprobs)} if kind == "output_text" else {}
-        if more:
-            parts[-1]["logprobs"].extend(more["logprobs"])
+        if logprobs:
+            parts[-1]["logprobs"].extend(_logprobs(logprobs, with_bytes=True))
         yield self._event(f"{kind}.delta", content_index=self._at, delta=text, **more)
 
     def close(self, status: str) -> Iterator[Event]:
@@ -137,7 +138,7 @@ class _Texts(_Item):
         part = self.item["content"][-1]
         name = _TEXT_NAME[part["type"]]
         part[name], self._texts = "".join(self._texts), []
-        more = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+        more = {"logprobs": _logprobs(part["logprobs"])} if "logprobs" in part else {}
         done = {name: part[name], **more}
         yield self._event(f"{part['type']}.done", content_index=self._at, **done)
         yield self._event("content_part.done", content_index=self._at, part=part)
@@ -151,7 +152,8 @@ class _Call(_Item):
         self._tool, self._said = ("custom", "input") if is_custom else ("function", "arguments")
         kind, prefix = ("custom_tool_call", "ctc") if is_custom else ("function_call", "fc")
         name = (call.get(self._tool) or {}).get("name") or ""
-        item = {"id": _id(prefix), "type": kind, "status": "in_progress"}
+        item: dict[str, Any] = {"id": _id(prefix), "type": kind}
+        item |= {} if is_custom else {"status": "in_progress"}  # the API gives only functions one
         said = {"call_id": call.get("id") or _id("call"), "name": name, self._said: ""}
         super().__init__(place, {**item, **said})
         self._stem = f"custom_tool_call_{self._said}" if is_custom else f"{kind}_{self._said}"
@@ -172,17 +174,17 @@ def _part(kind: str) -> dict[str, Any]:
     return {"type": kind, _TEXT_NAME[kind]: "", **more}
 
 
-def _logprobs(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A chat's log-probabilities with every field that Responses promises."""
+def _logprobs(given: list[dict[str, Any]], *, with_bytes: bool = False) -> list[dict[str, Any]]:
+    """A chat's log-probabilities as Responses has them: in events without bytes, in parts with."""
+
+    def token(one: Mapping[str, Any]) -> dict[str, Any]:
+        known = {"token": one.get("token"), "logprob": one.get("logprob")}
+        return known | ({"bytes": one.get("bytes") or []} if with_bytes else {})
+
     return [
-        {**_token(one), "top_logprobs": [_token(top) for top in one.get("top_logprobs") or []]}
+        {**token(one), "top_logprobs": [token(top) for top in one.get("top_logprobs") or []]}
         for one in given
     ]
-
-
-def _token(one: Mapping[str, Any]) -> dict[str, Any]:
-    known = {"token": one.get("token"), "logprob": one.get("logprob")}
-    return {**known, "bytes": one.get("bytes") or []}
 
 
 def _id(prefix: str) -> str:
