@@ -91,13 +91,15 @@ class Call:
 
     def _ended(self, task: asyncio.Task[ChatResponse]) -> None:
         self._news.set()
+        # The turn knows this call: without a way back, both go as soon as nobody asks for them.
+        settled, self._settled = self._settled, None
         if task.cancelled():
             self.step.error = "cancelled"
             return
         if error := task.exception():
             self.step.error = str(error)
-        if self._settled and (reason := error or untouchable(task.result())):
-            self._settled(self, reason)
+        if settled and (reason := error or untouchable(task.result())):
+            settled(self, reason)
 
     async def _streamed(self, backend: Backend) -> ChatResponse:
         assembly = Assembly()

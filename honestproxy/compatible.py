@@ -51,6 +51,11 @@ class Compatible:
                     raise
                 self._learn(acceptable, error)
 
+    @property
+    def reads(self) -> bool:
+        """Whether the backend sees inside its model."""
+        return hasattr(self._backend, "read")
+
     async def read(self, request: ChatRequest) -> Scores:
         """What the backend reads inside its model. Raises InvalidRequest where it can't."""
         reader = getattr(self._backend, "read", None)
@@ -74,6 +79,8 @@ class Compatible:
             await close()
 
     def _acceptable(self, request: ChatRequest) -> ChatRequest:
+        if not self._refused:
+            return request
         drop = self._refused.get(request.model, frozenset()) & request.ours
         if not drop:
             return request

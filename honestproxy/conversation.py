@@ -165,6 +165,8 @@ def _without_tools(request: ChatRequest) -> ChatRequest:
     """Tools stay in view, so that the model knows what the app can do, but can't be called."""
     forbid = {"tools": "tool_choice", "functions": "function_call"}
     present = {choice for name, choice in forbid.items() if request.get(name)}
+    if not present:
+        return request
     return request.replace(present).adding(**dict.fromkeys(present, "none"))
 
 

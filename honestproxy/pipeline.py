@@ -104,7 +104,8 @@ class Pipeline:
         )
         folders = {annotate: "gated"}
         return Turn(
-            request=request,
+            request=request.without_options(),
+            options=options,
             backend=self._compatible,
             prompts=self.prompts,
             trace=Trace(name),

@@ -31,7 +31,7 @@ class Run:
         self._settings = settings
         self._rule = rule
         self._decided_at = turn.trace.started
-        self._on_failure = turn.request.options.on_failure or settings.on_failure
+        self._on_failure = turn.options.on_failure or settings.on_failure
 
     async def complete(self) -> ChatResponse:
         """The answer, whole."""
@@ -166,8 +166,9 @@ class Run:
         """Give elicitations a moment to report what they cost, then say what was found."""
         until = self._decided_at + self.turn.patience
         for call in self.turn.calls:
-            await call.wait(max(0.0, until - time.perf_counter()))
-            call.cancel()
+            if not call.done:
+                await call.wait(max(0.0, until - time.perf_counter()))
+                call.cancel()
         self.honesty.doubts = self.turn.findings()
         self.turn.trace.ended = time.perf_counter()
 

@@ -15,7 +15,7 @@ from honestproxy.doubts import Scores
 from honestproxy.errors import StepFailed
 from honestproxy.templates import Prompt, Prompts, block
 from honestproxy.trace import Step, Trace
-from honestproxy.types import ChatRequest, ChatResponse, Doubts
+from honestproxy.types import ChatRequest, ChatResponse, Doubts, Options
 
 
 class View(Protocol):
@@ -87,6 +87,7 @@ class Turn:
     """
 
     request: ChatRequest
+    options: Options
     backend: Compatible
     prompts: Prompts
     trace: Trace
@@ -172,7 +173,7 @@ class Turn:
         """
         try:
             async with asyncio.timeout(self.limits.step_timeout):
-                scores = await self.backend.read(self.request.without_options())
+                scores = await self.backend.read(self.request)
         except TimeoutError:
             seconds = self.limits.step_timeout
             raise StepFailed(f"reading took longer than {seconds:g} s") from None
@@ -252,7 +253,7 @@ class Turn:
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> Call:
         shaped = self._shaped(request, name)
-        step = Step(name, shaped.without_options())
+        step = Step(name, shaped)
         step.scores = self.scores
         if prompt:
             step.prompt, step.digest = prompt.name, prompt.digest

@@ -1,21 +1,19 @@
-"""What flows through the house: requests, answers, chunks, usage, doubts.
-
-JSON is read no further than someone asks, and what nobody changed is written as it
-came: each top-level value stays as bytes until it is read.
-"""
+"""What flows through the house: requests, answers, chunks, usage, doubts."""
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
 from msgspec import DecodeError, Raw, ValidationError
-from msgspec.json import Decoder, encode
-from msgspec.json import decode as _decode
+from msgspec.json import Decoder
+
+from honestproxy.document import Document, read, split_object, write
+
+__all__ = ["Document", "read", "split_object", "write"]  # whoever needs types needs these, too
 
 Message = dict[str, Any]
 """One message, as the wire has it: `{"role": …, "content": …}` and whatever else."""
@@ -33,121 +31,9 @@ DoubtKind = Literal[
 
 DOUBT_KINDS: Final[tuple[DoubtKind, ...]] = get_args(DoubtKind)
 
-Outcome = Literal["rewritten", "draft_kept", "draft_fallback", "passed_through"]
-
-_fields_of = Decoder(dict[str, Raw]).decode
 _items_of = Decoder(list[Raw]).decode
 
-
-def read(raw: bytes | Raw) -> Any:
-    """Parse JSON; the slow way where JSON allows what msgspec refuses, such as 1e400."""
-    try:
-        return _decode(raw)
-    except (DecodeError, ValidationError):
-        return json.loads(bytes(raw))
-
-
-def write(value: Any) -> bytes:
-    """Write JSON; `Raw` parts go out as they came."""
-    try:
-        return encode(value)
-    except (UnicodeEncodeError, ValueError):  # lone surrogates: valid in JSON, not in UTF-8
-        return json.dumps(_thawed(value), separators=(",", ":")).encode()
-
-
-def _thawed(value: Any) -> Any:
-    if isinstance(value, Raw):
-        return read(value)
-    if isinstance(value, Mapping):
-        return {key: _thawed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_thawed(item) for item in value]
-    return value
-
-
-def split_object(raw: bytes) -> dict[str, Raw]:
-    """The top-level values of a JSON object, each as the bytes it came in.
-
-    Raises ValueError where it isn't an object, or isn't JSON.
-    """
-    try:
-        return _fields_of(raw)
-    except (DecodeError, ValidationError):
-        return dict(_slices(raw.decode("utf-8")))
-
-
-def _slices(text: str) -> Iterator[tuple[str, Raw]]:
-    if not isinstance(json.loads(text), dict):
-        raise ValueError("expected a JSON object")
-    scan, blank = json.JSONDecoder().raw_decode, " \t\r\n"
-
-    def skip(at: int, over: str) -> int:
-        while text[at] in over:
-            at += 1
-        return at
-
-    at = skip(0, blank + "{")
-    while text[at] != "}":
-        key, at = scan(text, at)
-        start = skip(at, blank + ":")
-        _, at = scan(text, start)
-        yield key, Raw(text[start:at].encode())
-        at = skip(at, blank + ",")
-
-
-class Document:
-    """A JSON object: made from bytes or from fields, each form built when first asked for."""
-
-    __slots__ = ("_bytes", "_fields", "_read")
-
-    def __init__(self, source: bytes | Mapping[str, Any]) -> None:
-        is_bytes = isinstance(source, bytes)
-        self._bytes: bytes | None = source if is_bytes else None  # type: ignore[assignment]
-        self._fields: dict[str, Any] | None = None if is_bytes else dict(source)  # type: ignore[arg-type]
-        self._read: dict[str, Any] = {}
-
-    @property
-    def raw(self) -> bytes:
-        """The JSON text: the bytes as they came, where nothing was changed."""
-        if self._bytes is None:
-            self._bytes = write(self._fields)
-        return self._bytes
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """Top-level values, unread ones as `Raw`. Not to be changed: see `replace`."""
-        if self._fields is None:
-            self._fields = dict(split_object(self._bytes or b""))
-        return self._fields
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.fields
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value of a top-level field, parsed on first use."""
-        if name in self._read:
-            return self._read[name]
-        value = self.fields.get(name, default)
-        if not isinstance(value, Raw | list):
-            return value
-        self._read[name] = read(value) if isinstance(value, Raw) else _thawed(value)
-        return self._read[name]
-
-    def dict(self) -> dict[str, Any]:
-        """The whole object, parsed."""
-        return {name: self.get(name) for name in self.fields}
-
-    def replace(self, drop: Iterable[str] = (), **changes: Any) -> Self:
-        """The same document with other top-level values; the rest stays as it came."""
-        gone = frozenset(drop)
-        kept = {name: value for name, value in self.fields.items() if name not in gone}
-        return self._with({**kept, **changes})
-
-    def _with(self, fields: Mapping[str, Any]) -> Self:
-        return type(self)(fields)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.raw.decode('utf-8', 'replace')})"
+Outcome = Literal["rewritten", "draft_kept", "draft_fallback", "passed_through"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +45,9 @@ class Options:
     annotate: bool = False
     threshold: float | None = None
     on_failure: Literal["draft", "error"] | None = None
+
+
+_NOTHING: Final = Options()
 
 
 class ChatRequest(Document):
@@ -182,7 +71,7 @@ class ChatRequest(Document):
     ) -> None:
         super().__init__(source)
         self.headers: Mapping[str, str] = headers or {}
-        self.options = options or Options()
+        self.options = options or _NOTHING
         self.ours = ours
         self.origin = origin
 
@@ -224,19 +113,16 @@ class ChatRequest(Document):
 
     def with_headers(self, headers: Mapping[str, str]) -> ChatRequest:
         """The same request with other headers."""
-        copy = self._copy()
-        copy.headers = headers
-        return copy
+        return self._but(headers, self.options)
 
     def without_options(self) -> ChatRequest:
         """The same request, asking nothing of us: what goes upstream."""
-        copy = self._copy()
-        copy.options = Options()
-        return copy
+        return self if self.options is _NOTHING else self._but(self.headers, _NOTHING)
 
-    def _copy(self) -> ChatRequest:
-        copy = self.replace()
+    def _but(self, headers: Mapping[str, str], options: Options) -> ChatRequest:
+        copy = self._with(self.fields)
         copy._bytes, copy._read = self._bytes, self._read
+        copy.headers, copy.options = headers, options
         return copy
 
 

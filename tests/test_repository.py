@@ -18,7 +18,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 ABOVE = ["settings", "wire", "turn", "pipeline", "strategies", "backends", "server"]
 FORBIDDEN = {
-    "types": [""],
+    "document": [""],
+    "types": ["errors", "templates", "trace", "call", "conversation", "doubts", "run", *ABOVE],
     "errors": [""],
     "templates": ABOVE,
     "trace": ABOVE,

@@ -28,7 +28,7 @@ async def introspect(turn: Turn) -> Answer:
     except HonestProxyError as error:
         turn.start("draft")
         raise StepFailed(f"the model couldn't be read: {error.message}") from error
-    wished = turn.request.options.threshold
+    wished = turn.options.threshold
     threshold = scores.threshold if wished is None else 1 - wished
     turn.scores = told = _told(scores, threshold)
     turn.findings = lambda: Doubts(confidence=round(1 - scores.doubt, 4))
@@ -47,6 +47,8 @@ async def introspect(turn: Turn) -> Answer:
 
 async def sensed(turn: Turn) -> Prompt | None:
     """The opening for a merge, where the model can be read and is in doubt."""
+    if not turn.backend.reads:
+        return None
     try:
         scores = await turn.read()
     except HonestProxyError:
