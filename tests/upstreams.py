@@ -48,6 +48,7 @@ class Upstream:
         self._script = script
         self.url = ""
         self.seen: list[Seen] = []
+        self.left: list[Seen] = []
         self.holding = asyncio.Event()
         self.gone = asyncio.Event()
 
@@ -60,6 +61,7 @@ class Upstream:
         try:
             return await self._send(request, reply)
         except (asyncio.CancelledError, ConnectionResetError):
+            self.left.append(seen)
             self.gone.set()
             raise
 

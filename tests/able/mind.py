@@ -100,8 +100,8 @@ def _cut(said: Said, asked: Asked) -> Said:
 
 
 def _calls(asked: Asked) -> tuple[Called, ...]:
-    names = _wanted(asked)
-    filled = [(name, Filling(asked.text).fill(asked.tools[name])) for name in names]
+    filling = Filling(asked.text)
+    filled = [(name, filling.fill(asked.tools[name])) for name in _wanted(asked)]
     return tuple(Called(name, json.dumps(args, ensure_ascii=False)) for name, args in filled)
 
 

@@ -139,7 +139,7 @@ def _usage(said: Said) -> Json:
     made = max(1, len(said.words))
     return {
         "input_tokens": 5,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": made,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 5 + made,

@@ -65,7 +65,8 @@ class Able:
         asked = chat.asked(body)
         said = say(asked)
         if not body.get("stream"):
-            return answer(chat.whole(body, said))
+            then = "hold" if asked.model == "endless" and not asked.step else "end"
+            return answer(chat.whole(body, said), then=then)
         return streamed(asked, map(event, chat.chunks(body, said)), DONE)
 
     def _response(self, body: dict[str, Any]) -> Reply:
@@ -77,11 +78,14 @@ class Able:
             self._stored[made["id"]] = made
         if not body.get("stream"):
             return answer(made)
-        return streamed(asked, map(_typed, responses.events(body, said, self._made)))
+        return streamed(asked, map(_typed, responses.events(body, said, self._made)), begun=5)
 
 
-def streamed(asked: Asked, pieces: Iterable[bytes], end: bytes = b"") -> Reply:
-    """A stream, in the way that belongs to the model; what the proxy asks for itself comes well."""
+def streamed(asked: Asked, pieces: Iterable[bytes], end: bytes = b"", begun: int = 3) -> Reply:
+    """A stream, in the way that belongs to the model; what the proxy asks for itself comes well.
+
+    `begun`: how many pieces come of one that goes wrong.
+    """
     found, model = list(pieces), asked.model
     if asked.step:
         return events(*found, end, done=False)
@@ -90,10 +94,10 @@ def streamed(asked: Asked, pieces: Iterable[bytes], end: bytes = b"") -> Reply:
         found = [part for piece in found for part in (piece, *between)]  # type: ignore[misc]
     if model == "fails":
         error = {"message": "The engine overheated.", "type": "server_error", "code": "hot"}
-        return events(*found[:3], event({"error": error}), done=False)
+        return events(*found[:begun], PAUSE, event({"error": error}), done=False)
     if model in ("breaks", "endless"):
         then = "drop" if model == "breaks" else "hold"
-        return events(*found[:3], done=False, then=then)
+        return events(*found[:begun], PAUSE, done=False, then=then)
     return events(*found, end, done=False)
 
 
