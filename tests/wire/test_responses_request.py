@@ -291,6 +291,7 @@ def test_what_every_call_adds_to_is_told_apart(name: str) -> None:
         ({"instructions": ["x"]}, "instructions"),
         ({"tools": {}}, "tools"),
         ({"tools": ["f"]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].name"),
         ({"tool_choice": 1}, "tool_choice"),
         ({"text": "json"}, "text"),
         ({"text": {"format": "json"}}, "text.format"),

@@ -126,7 +126,9 @@ def test_a_failed_response_is_an_error(more: Any, status: int) -> None:
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"Hello", b'{"choices": []}', b'{"output": [1]}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"Hello", b'{"choices": []}', b'{"output": [1]}', b'{"output": "Paris."}']
+)
 def test_what_is_no_response_is_broken(raw: bytes) -> None:
     with pytest.raises(UpstreamBroken, match="not a response"):
         completion(raw, "application/json")
@@ -249,7 +251,16 @@ def test_an_error_in_the_stream_is_raised(last: bytes, status: int, message: str
 
 @pytest.mark.parametrize(
     "events",
-    [[], [CREATED], [CREATED, *DELTAS], [CREATED, b"data: [DONE]\n\n"], [b"data: Hello\n\n"]],
+    [
+        [],
+        [CREATED],
+        [CREATED, *DELTAS],
+        [CREATED, b"data: [DONE]\n\n"],
+        [b"data: Hello\n\n"],
+        [event("response.output_item.added", item="Paris."), DONE],
+        [event("response.completed", response=["Paris."])],
+        [event("response.completed")],
+    ],
 )
 def test_a_stream_without_its_end_is_broken(events: list[bytes]) -> None:
     with pytest.raises(UpstreamBroken):

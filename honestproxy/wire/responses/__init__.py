@@ -5,6 +5,8 @@ body again (`native`); an upstream's answer becomes a chat's (`completion`, `Eve
 whatever answered is rendered for the client (`ResponsesWriter`).
 """
 
+from honestproxy.wire.responses.answer import NativeResponse, completion, failure
+from honestproxy.wire.responses.events import EventReader, NativeChunk
 from honestproxy.wire.responses.native import native
 from honestproxy.wire.responses.reply import ResponsesWriter
 from honestproxy.wire.responses.request import (
@@ -13,13 +15,6 @@ from honestproxy.wire.responses.request import (
     check_chat,
     is_lasting,
     pass_through,
-)
-from honestproxy.wire.responses.upstream import (
-    EventReader,
-    NativeChunk,
-    NativeResponse,
-    completion,
-    failure,
 )
 
 __all__ = [

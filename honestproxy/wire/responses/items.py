@@ -13,11 +13,12 @@ from honestproxy.types import Message
 
 Item = dict[str, Any]
 
-_CALLS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
+CALLS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Items that are calls, and where each holds what it passes on."""
 _OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _TEXTS: Final = frozenset({"input_text", "output_text", "text"})
 _PLAIN: Final = frozenset({"type", "text"})
-TRANSLATED: Final = frozenset({"message", "reasoning", *_CALLS, *_OUTPUTS})
+TRANSLATED: Final = frozenset({"message", "reasoning", *CALLS, *_OUTPUTS})
 """Kinds of items that a chat can hold, or do without."""
 
 
@@ -99,7 +100,7 @@ _ROLE: Final[_Rule] = (lambda value: value in _ROLES, "one of " + ", ".join(_ROL
 _REQUIRED: Final[Mapping[str, Mapping[str, _Rule]]] = {
     "message": {"role": _ROLE, "content": _CONTENT},
     "item_reference": {"id": _TEXT},
-    **{kind: {"call_id": _TEXT, "name": _TEXT, said: _TEXT} for kind, said in _CALLS.items()},
+    **{kind: {"call_id": _TEXT, "name": _TEXT, said: _TEXT} for kind, said in CALLS.items()},
     **{kind: {"call_id": _TEXT, "output": _CONTENT} for kind in _OUTPUTS},
 }
 
@@ -108,7 +109,7 @@ def _take(said: list[Message], item: Item) -> None:
     kind = kind_of(item)
     if kind == "message":
         said.append(_message(item))
-    elif kind in _CALLS:
+    elif kind in CALLS:
         # One answer of a model is one message of a chat: its text and all its calls.
         if not said or said[-1]["role"] != "assistant":
             said.append({"role": "assistant", "content": None})
@@ -130,7 +131,7 @@ def _message(item: Item) -> Message:
 
 
 def _call(item: Item, kind: str) -> dict[str, Any]:
-    tool, said = kind.partition("_")[0], _CALLS[kind]
+    tool, said = kind.partition("_")[0], CALLS[kind]
     made = {"name": item["name"], said: item[said]}
     return {"id": item["call_id"], "type": tool, tool: made}
 

@@ -11,9 +11,10 @@ from msgspec import Raw
 
 from honestproxy.errors import HonestProxyError, UpstreamBroken
 from honestproxy.types import ChatResponse, Chunk, Document, write
+from honestproxy.wire.responses.answer import NativeResponse
+from honestproxy.wire.responses.events import NativeChunk
 from honestproxy.wire.responses.output import Event, Output
 from honestproxy.wire.responses.request import ResponsesRequest
-from honestproxy.wire.responses.upstream import NativeChunk, NativeResponse
 from honestproxy.wire.responses.usage import chat_usage, responses_usage
 
 _CUT: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -99,7 +100,8 @@ class ResponsesWriter:
     def _passed(self, chunk: NativeChunk) -> bytes:
         """An upstream's own event; its last one is kept back where it has something to add."""
         self._native = True
-        self._number = (chunk.own.get("sequence_number") or 0) + 1
+        number = chunk.own.get("sequence_number")
+        self._number = (number if isinstance(number, int) else self._number) + 1
         if chunk.event is not None:
             return chunk.event
         if chunk.finished or chunk.usage:

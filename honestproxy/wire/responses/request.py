@@ -70,10 +70,14 @@ def check(asked: ResponsesRequest) -> None:
         kind, wanted = (dict, "an object") if name == "format" else (str, "a string")
         if not isinstance((asked.get("text") or {}).get(name), kind | None):
             raise InvalidRequest(f"'text.{name}' must be {wanted}", param=f"text.{name}")
+    for at, tool in enumerate(asked.get("tools") or []):
+        if tool.get("type") in _OWN_TOOLS and not isinstance(tool.get("name"), str):
+            where = f"tools[{at}].name"
+            raise InvalidRequest(f"'{where}' must be a string", param=where)
     given = asked.get("input")
     if given is not None:
         items.check(given)
-    if not given and not any(asked.get(name) for name in _STATEFUL):
+    if given in (None, []) and not any(asked.get(name) for name in _STATEFUL):
         hint = "; 'messages' belongs to /v1/chat/completions" if "messages" in asked else ""
         message = f"you must provide 'input': a text, or a list with at least one item{hint}"
         raise InvalidRequest(message, param="input")
@@ -208,8 +212,12 @@ def _is_count(value: Any) -> bool:
     return type(value) is int
 
 
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+def _are_typed(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_typed, value))
+
+
+def _is_typed(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("type"), str)
 
 
 def _are_words(value: Any) -> bool:
@@ -218,7 +226,7 @@ def _are_words(value: Any) -> bool:
 
 def _is_choice(value: Any) -> bool:
     if isinstance(value, dict):
-        return isinstance(value.get("type"), str) and _are_objects(value.get("tools", []))
+        return _is_typed(value) and _are_typed(value.get("tools") or [])
     return isinstance(value, str)
 
 
@@ -232,7 +240,7 @@ _RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     **dict.fromkeys(("temperature", "top_p"), (_is_number, "a number")),
     **dict.fromkeys(("max_output_tokens", "top_logprobs", "n"), (_is_count, "a whole number")),
     "input": (_is_input, "a string or a list of items"),
-    "tools": (_are_objects, "a list of objects"),
+    "tools": (_are_typed, "a list of objects, each with its 'type'"),
     "tool_choice": (_is_choice, "a string, or an object with its 'type'"),
     "include": (_are_words, "a list of strings"),
 }
