@@ -139,12 +139,14 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 def _plain(cache: Any, length: int) -> bool:
     from transformers.cache_utils import DynamicLayer
 
+    from honestproxy.backends.local.cache import Roomy
+
     wide = cache.get_seq_length()
     return (
         bool(cache.layers)
         and wide >= length
         and all(
-            type(layer) is DynamicLayer
+            type(layer) in (DynamicLayer, Roomy)
             and layer.is_initialized
             and layer.keys.shape[-2] == layer.values.shape[-2] == wide
             for layer in cache.layers
