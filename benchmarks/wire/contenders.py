@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wire.processes import Server, Upstream, free_port
+from wire.processes import NotReady, Server, Upstream, free_port
 from wire.script import Script
 
 PEERS = Path(__file__).parent.parent.parent / ".venv-peers"
@@ -46,12 +46,24 @@ def _ours(strategy: str, expect: str = DRAFT) -> Contender:
 DIRECT = Contender("direct", "")
 RAW, GATED, CURIOSITY = _ours("raw"), _ours("gated"), _ours("curiosity", MERGE)
 LITELLM = Contender("LiteLLM", "litellm")
-ALL = (DIRECT, RAW, GATED, CURIOSITY, LITELLM)
+OPTILLM = Contender("OptiLLM, none", "optillm", model="none-m")
+OPTILLM_MOA = Contender("OptiLLM, moa", "optillm", model="moa-m")
+ALL = (DIRECT, RAW, GATED, CURIOSITY, LITELLM, OPTILLM, OPTILLM_MOA)
+
+_KEY = {"OPENAI_API_KEY": "none"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+PEERS_ENVIRONMENT = {**_KEY, **_OFFLINE, "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+"""What peers are told: no look-ups on the network, and as little logging as they offer."""
 
 
 def _serve_ours(upstream: Upstream, port: int, _: Path) -> list[str]:
     ours = Path(sys.executable).with_name("honestproxy")
     return [str(ours), "serve", "--upstream", upstream.url, "--port", str(port)]
+
+
+def _serve_optillm(upstream: Upstream, port: int, _: Path) -> list[str]:
+    where = ["--base-url", upstream.url, "--host", "127.0.0.1", "--port", str(port)]
+    return [str(PEERS / "optillm/bin/optillm"), *where, "--log", "error"]
 
 
 def _serve_litellm(upstream: Upstream, port: int, folder: Path) -> list[str]:
@@ -68,6 +80,7 @@ def _serve_litellm(upstream: Upstream, port: int, folder: Path) -> list[str]:
 SERVERS: dict[str, Callable[[Upstream, int, Path], list[str]]] = {
     "ours": _serve_ours,
     "litellm": _serve_litellm,
+    "optillm": _serve_optillm,
 }
 
 
@@ -76,21 +89,37 @@ def installed(server: str) -> bool:
     return server in ("", "ours") or (PEERS / server / "bin" / server).exists()
 
 
+def version(server: str) -> str:
+    """The version of a peer that is installed."""
+    found = sorted((PEERS / server).glob(f"lib/python*/site-packages/{server}-*.dist-info"))
+    return found[-1].name.removesuffix(".dist-info").partition("-")[2] if found else "?"
+
+
 @contextmanager
 def started(
     contenders: list[Contender], upstream: Upstream, say: Callable[[str], None]
 ) -> Iterator[dict[str, Server]]:
-    """All servers that these contenders need, started one after another, ended in any case."""
-    running: dict[str, Server] = {}
+    """All servers that these contenders need, started one after another, ended in any case.
+
+    A peer that can't be started is left out, and why is said.
+    """
+    running, tried = dict[str, Server](), set[str]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="honestproxy-bench-")))
         for one in contenders:
-            if one.server and one.server not in running:
+            if one.server and one.server not in tried:
+                tried.add(one.server)
                 say(f"starting {one.server}")
                 port = free_port()
                 command = SERVERS[one.server](upstream, port, folder)
-                server = Server(command, port=port, folder=folder)
+                env = {} if one.server == "ours" else PEERS_ENVIRONMENT
+                server = Server(command, port=port, folder=folder, **env)
                 stack.callback(server.end)
-                server.until_ready(one.body(), one.headers, 120)
-                running[one.server] = server
+                try:
+                    server.until_ready(one.body(), one.headers, 300)
+                    running[one.server] = server
+                except NotReady as why:
+                    if one.server == "ours":
+                        raise
+                    say(f"{one.server} can't be started: {why}\n")
         yield running

@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from wire import kernel
+
 HERE = Path(__file__).parent.parent
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Child:
@@ -99,6 +100,10 @@ def bench() -> Iterator[tuple[Upstream, Load]]:
         upstream.end()
 
 
+class NotReady(Exception):
+    """A server gave no good answer in time; what it printed last."""
+
+
 class Server:
     """A server under test, with its own process group, its output kept in a file."""
 
@@ -139,27 +144,17 @@ class Server:
             time.sleep(0.02)
         self.end()
         tail = self._log.read_text("utf-8", "replace")[-2000:]
-        raise RuntimeError(f"no good answer within {seconds:.0f} s: {why}\n{tail}")
+        raise NotReady(f"no good answer within {seconds:.0f} s: {why}\n{tail}")
 
     @property
     def cpu(self) -> float:
         """Seconds of CPU that it and its children have used."""
-        return sum(map(_cpu, self._pids()))
+        return kernel.cpu(self.pid)
 
     @property
     def memory(self) -> float:
         """Resident MB of it and its children."""
-        return sum(map(_memory, self._pids()))
-
-    def _pids(self) -> list[int]:
-        found, pids = [self.pid], list[int]()
-        while found:
-            pid = found.pop()
-            pids.append(pid)
-            with suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    found += map(int, (task / "children").read_text().split())
-        return pids
+        return kernel.memory(self.pid)
 
     def end(self) -> None:
         """Stop it and its children; by force where it doesn't listen."""
@@ -168,22 +163,6 @@ class Server:
                 os.killpg(self.pid, how)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(wait)
-
-
-def _cpu(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _memory(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(x.split()[1]) / 1024 for x in lines if x.startswith("VmRSS")), 0.0)
 
 
 def free_port() -> int:
