@@ -29,8 +29,6 @@ class Contender:
     headers: dict[str, str] = field(default_factory=dict)
     model: str = "m"
     expect: str = DRAFT
-    chunked: bool = True
-    """Whether it streams."""
 
     def body(self, script: Script | None = None, **more: Any) -> dict[str, Any]:
         """A short conversation, such as an app sends."""
@@ -50,9 +48,13 @@ OPTILLM = Contender("OptiLLM, none", "optillm", model="none-m")
 OPTILLM_MOA = Contender("OptiLLM, moa", "optillm", model="moa-m")
 ALL = (DIRECT, RAW, GATED, CURIOSITY, LITELLM, OPTILLM, OPTILLM_MOA)
 
-_KEY = {"OPENAI_API_KEY": "none"}
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-PEERS_ENVIRONMENT = {**_KEY, **_OFFLINE, "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+PEERS_ENVIRONMENT = {
+    "OPENAI_API_KEY": "none",
+    "PYTHONPATH": "",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_MODE": "PRODUCTION",
+}
 """What peers are told: no look-ups on the network, and as little logging as they offer."""
 
 

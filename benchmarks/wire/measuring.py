@@ -32,9 +32,8 @@ class Measuring:
         """One of each measure."""
         for connections in CONNECTIONS:
             self._rate(one, connections, seconds)
-        if one.chunked:
-            result = self._run(one, one.body(stream=True), connections=1, seconds=seconds / 2)
-            self._keep(one, first=result["first"], streamed=result["p50"])
+        streamed = self._run(one, one.body(stream=True), connections=1, seconds=seconds / 2)
+        self._keep(one, first=streamed["first"])
         if one == CURIOSITY:
             self._beyond(one)
         if server := self._servers.get(one.server):
