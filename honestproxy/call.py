@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from honestproxy.errors import HonestProxyError, StepFailed, UpstreamBroken, UpstreamTimeout
 from honestproxy.trace import Step
-from honestproxy.types import Backend, ChatResponse, Chunk, Message
+from honestproxy.types import Answerer, ChatResponse, Chunk, Message
 
 log = logging.getLogger(__name__)
 _AHEAD: Final = 256
@@ -30,7 +30,7 @@ class Call:
     def __init__(
         self,
         step: Step,
-        backend: Backend,
+        backend: Answerer,
         *,
         streamed: bool,
         seconds: float,
@@ -40,7 +40,7 @@ class Call:
         self.step = step
         self.headers: Mapping[str, str] = {}
         self._chunks: list[Chunk] = []
-        self._read: int | None = None
+        self._readers: dict[object, int] = {}
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._settled = settled
@@ -59,17 +59,22 @@ class Call:
             for chunk in (await self).chunks():
                 yield chunk
             return
-        self._read = 0
-        while True:
-            while self._read < len(self._chunks):
-                self._read += 1
-                self._room.set()
-                yield self._chunks[self._read - 1]
-            if self._task.done():
-                self._task.result()
-                return
-            self._news.clear()
-            await self._news.wait()
+        reader, chunks, readers, at = object(), self._chunks, self._readers, 0
+        readers[reader] = 0
+        try:
+            while True:
+                while at < len(chunks):
+                    readers[reader] = at = at + 1
+                    self._room.set()
+                    yield chunks[at - 1]
+                if self._task.done():
+                    self._task.result()
+                    return
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            readers.pop(reader, None)
+            self._room.set()
 
     @property
     def done(self) -> bool:
@@ -101,7 +106,7 @@ class Call:
         if settled and (reason := error or untouchable(task.result())):
             settled(self, reason)
 
-    async def _streamed(self, backend: Backend) -> ChatResponse:
+    async def _streamed(self, backend: Answerer) -> ChatResponse:
         assembly = Assembly()
         async with aclosing(backend.stream(self.step.request)) as chunks:
             async for chunk in chunks:
@@ -117,7 +122,7 @@ class Call:
         return assembly.response()
 
     async def _backpressure(self) -> None:
-        while self._read is not None and len(self._chunks) - self._read > _AHEAD:
+        while self._readers and len(self._chunks) - min(self._readers.values()) > _AHEAD:
             self._room.clear()
             await self._room.wait()
 

@@ -141,8 +141,6 @@ def _rules(request: ChatRequest) -> Iterator[str]:
     for name in ("prediction", "logit_bias"):
         if get(name):
             yield name
-    if (get("n") or 1) != 1:
-        yield "n > 1"
     caps = [get(name) for name in ("max_tokens", "max_completion_tokens")]
     if any(cap <= _SHORT_ANSWER for cap in caps if isinstance(cap, int)):
         yield f"a token cap of {_SHORT_ANSWER} or less"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final
 
 from honestproxy import conversation
 from honestproxy.backends import traits
@@ -12,6 +13,7 @@ from honestproxy.compatible import Compatible
 from honestproxy.errors import Forbidden, InvalidRequest
 from honestproxy.run import Run
 from honestproxy.settings import Settings, nearest
+from honestproxy.several import ChoiceTurn, Shared
 from honestproxy.strategies import STRATEGIES
 from honestproxy.strategies.gated import annotate
 from honestproxy.strategies.raw import raw
@@ -20,6 +22,10 @@ from honestproxy.trace import Trace
 from honestproxy.turn import Limits, Strategy, Turn
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 from honestproxy.verbatim import Verbatim
+from honestproxy.weighing import Weighing
+
+_OWN: Final = frozenset({"calls", "kept"})
+"""What of a turn is never shared among the answers to one request."""
 
 AnyRun = Run | Verbatim
 """One turn under way, whole or streamed, and what was done to its answer."""
@@ -49,7 +55,10 @@ class Pipeline:
         rule = self._rule(request, name)
         if rule:
             strategy = annotate if request.options.annotate else raw
-        return Run(self._turn(request, name, strategy), strategy, self.settings, rule)
+        shared = Shared() if _choices(request) > 1 and not rule else None
+        turns = self._turns(request, name, strategy, shared)
+        answers = [Weighing(turn, strategy, self.settings, rule) for turn in turns]
+        return Run(answers, self.settings, shared)
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The honest answer, whole."""
@@ -89,7 +98,19 @@ class Pipeline:
             return f"{what} (single has no place for them)"
         if self._paper(name) and (_offers_tools(request) or conversation.attachments(request)):
             return "tools or attachments (the paper's prompts have no place for them)"
+        if self._paper(name) and _choices(request) > 1:
+            return "n > 1 (the paper's prompts have no place for it)"
         return conversation.pass_through(request)
+
+    def _turns(
+        self, request: ChatRequest, name: str, strategy: Strategy, shared: Shared | None
+    ) -> list[Turn]:
+        """One turn, or one for each choice that the client wants, with what they share."""
+        turn = self._turn(request, name, strategy)
+        if shared is None:
+            return [turn]
+        same = {f.name: getattr(turn, f.name) for f in fields(turn) if f.name not in _OWN}
+        return [ChoiceTurn(**same, shared=shared, index=n) for n in range(_choices(request))]
 
     def _turn(self, request: ChatRequest, name: str, strategy: Strategy) -> Turn:
         settings, options = self.settings, request.options
@@ -113,6 +134,10 @@ class Pipeline:
             streamed=request.streamed,
             folder=f"{name}/paper" if paper else folders.get(strategy, name),
         )
+
+
+def _choices(request: ChatRequest) -> int:
+    return request.get("n") or 1
 
 
 def _offers_tools(request: ChatRequest) -> bool:

@@ -1,244 +1,149 @@
-"""One turn under way: which answer stands, and how it reaches the client."""
+"""One turn under way: its answer, or its `n` answers, on their way to the client."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from honestproxy.call import Call, usable
-from honestproxy.errors import HonestProxyError, StepFailed
+from honestproxy.call import Call
 from honestproxy.settings import Settings
+from honestproxy.several import Shared, combined, gathered, joined, together
 from honestproxy.trace import Honesty
-from honestproxy.turn import Answer, Finish, Keep, Strategy, Turn, View
-from honestproxy.types import ChatResponse, Chunk, Outcome, Usage
+from honestproxy.types import ChatResponse, Chunk, Usage
+from honestproxy.weighing import Weighing
 
 
 class Run:
-    """One turn under way: its answer, whole or streamed, and what was done to it."""
+    """One turn under way: what its answers are, and what was done to them.
+
+    `answers` is one in the making, or one for each choice that the client asked for.
+    """
 
     verbatim = False
 
     def __init__(
-        self, turn: Turn, strategy: Strategy, settings: Settings, rule: str | None
+        self, answers: Sequence[Weighing], settings: Settings, shared: Shared | None = None
     ) -> None:
-        self.turn = turn
-        self.honesty = Honesty(turn.trace)
+        one = answers[0].honesty
+        self.honesty = one if shared is None else Honesty(one.trace)
         self.headers: Mapping[str, str] = {}
-        self._strategy = strategy
+        self._answers = answers
         self._settings = settings
-        self._rule = rule
-        self._decided_at = turn.trace.started
-        self._on_failure = turn.options.on_failure or settings.on_failure
+        self._shared = shared
+        self._turn = answers[0].turn
 
     async def complete(self) -> ChatResponse:
         """The answer, whole."""
         try:
-            response = await self._whole(await self._weigh())
+            responses = await self._whole()
             await self._settle()
-            return self._labelled(response)
+            usage = self._usage(responses)
+            if self._shared is None:
+                return responses[0].replace(**usage, **self._body(self.honesty))
+            told = [self._body(answer.honesty) for answer in self._answers]
+            return joined(responses, told).replace(**usage, **self._body(self.honesty))
         finally:
-            self.turn.cancel()
+            self._close()
 
     async def stream(self) -> AsyncGenerator[Chunk, None]:
         """The answer as it is made."""
         try:
-            async with aclosing(self._sealed(self._live(await self._weigh()))) as chunks:
+            async with aclosing(self._sealed()) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
-            self.turn.cancel()
+            self._close()
 
     async def accepted(self) -> None:
         """Return once a streamed turn's first call can no longer fail with a status."""
-        await self.turn.accepted.wait()
-        self.headers = self.turn.calls[0].headers
+        await self._turn.accepted.wait()
+        self.headers = next(self._calls()).headers
 
-    async def _weigh(self) -> Answer:
-        """The strategy's answer; the draft where it is untouchable or a later step failed."""
-        strategy = asyncio.create_task(self._strategy(self.turn), name="strategy")
-        kept = self.turn.kept
-        either: list[asyncio.Future[Any]] = [strategy, kept]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if kept.done() and not self._rule:
-                return self._untouched(kept.result())
-            return self._decided(await strategy)
-        except HonestProxyError as error:
-            return self._fallen_back(error)
-        finally:
-            strategy.cancel()
+    async def _whole(self) -> list[ChatResponse]:
+        """Each answer's response; what the upstream gave no choice for is left out."""
+        if self._shared is None:
+            return [await self._answers[0].whole()]
+        made = await gathered([answer.whole() for answer in self._answers])
+        self._answers = [a for a, r in zip(self._answers, made, strict=True) if r is not None]
+        return [response for response in made if response is not None]
 
-    def _decided(self, answer: Answer) -> Answer:
-        if self._rule:
-            self._decide("passed_through", self._rule)
-        elif isinstance(answer, Keep):
-            self._decide("draft_kept", answer.reason)
-        return answer
-
-    def _untouched(self, keep: Keep) -> Keep:
-        self._decide("draft_kept", keep.reason)
-        for call in self.turn.calls:
-            if call is not keep.call:
-                call.cancel()
-        return keep
-
-    def _fallen_back(self, error: HonestProxyError) -> Keep:
-        """The draft, where there is one that hasn't failed itself."""
-        draft = self.turn.draft
-        if draft is None or draft.failed or self._on_failure == "error":
-            raise error
-        self._decide("draft_fallback", error.message)
-        return Keep(draft, error.message)
-
-    def _decide(self, outcome: Outcome, reason: str) -> None:
-        self.honesty.outcome, self.honesty.reason = outcome, reason
-        self._decided_at = time.perf_counter()
-
-    async def _whole(self, answer: Answer) -> ChatResponse:
-        if isinstance(answer, Keep):
-            return await answer.call
-        try:
-            call = answer.start()
-            response = usable(await call, call.step.name)
-            response = _seen(response, answer.view) if answer.view else response
-        except HonestProxyError as error:
-            return await self._spare(answer, error).call
-        self._decide("rewritten", answer.reason)
-        return response
-
-    def _spare(self, answer: Finish, error: HonestProxyError) -> Keep:
-        # Without a draft yet, one more call would only be refused in the same way.
-        is_refused = self.turn.draft is None and 400 <= error.status < 500
-        if self._on_failure == "error" or is_refused:
-            raise error
-        self.turn.draft = answer.fallback()
-        return self._fallen_back(error)
-
-    async def _live(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
-        """The answer's own chunks; the fallback's, where the last step fails before its text."""
-        opened = False
-        if isinstance(answer, Finish):
-            lead = _Lead()
-            try:
-                async for chunk in _shown(answer.start(), answer.view):
-                    for ready in lead.released(chunk):
-                        opened = True
-                        yield ready
-                self._decide("rewritten", answer.reason)
-                return
-            except HonestProxyError as error:
-                if lead.committed:
-                    raise
-                answer = self._spare(answer, error)
-        async for chunk in answer.call:
-            yield _without_role(chunk) if opened else chunk
-
-    async def _sealed(self, live: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    async def _sealed(self) -> AsyncGenerator[Chunk, None]:
         """The chunks, with `honesty` on the finishing ones and the usage of the whole turn.
 
         Those are held until the upstream ends: only then is it known what the turn cost.
         """
         held: list[Chunk] = []
-        async for chunk in live:
-            if chunk.finished or (chunk.usage and not chunk.choices):
-                held.append(chunk)
-            elif not chunk.blank:
-                yield chunk
+        async with aclosing(self._live()) as chunks:
+            async for chunk in chunks:
+                if chunk.finished or (chunk.usage and not chunk.choices):
+                    held.append(chunk)
+                elif not chunk.blank:
+                    yield chunk
         await self._settle()
         for chunk in self._with_usage(held):
             yield self._label(chunk)
 
+    async def _live(self) -> AsyncGenerator[Chunk, None]:
+        streams = [answer.live() for answer in self._answers]
+        if self._shared is None:
+            async with aclosing(streams[0]) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        async with aclosing(together(streams)) as numbered:
+            async for number, chunk in numbered:
+                yield chunk.replace(choices=[{**c, "index": number} for c in chunk.choices])
+
     def _with_usage(self, held: list[Chunk]) -> list[Chunk]:
         """Exactly one usage chunk where the client asked for one, none where it didn't."""
-        asked = self.turn.request.get("stream_options") or {}
+        asked = self._turn.request.get("stream_options") or {}
         reports = [chunk for chunk in held if chunk.usage]
         ends = [chunk.replace({"usage"}) for chunk in held if chunk.choices]
         if not ends or not asked.get("include_usage"):
             return ends
-        own = reports[-1].usage if reports else None
-        total = self._usage(own)
+        total = self._usage(reports)
         return [*ends, ends[-1].replace(choices=[], **total)] if total else ends
 
     async def _settle(self) -> None:
         """Give elicitations a moment to report what they cost, then say what was found."""
-        until = self._decided_at + self.turn.patience
-        for call in self.turn.calls:
+        until = max(answer.patient_until for answer in self._answers)
+        for call in self._calls():
             if not call.done:
                 await call.wait(max(0.0, until - time.perf_counter()))
                 call.cancel()
-        self.honesty.doubts = self.turn.findings()
-        self.turn.trace.ended = time.perf_counter()
+        for answer in self._answers:
+            answer.honesty.doubts = answer.turn.findings()
+        self.honesty.trace.ended = time.perf_counter()
+        if self._shared is not None:
+            self.honesty = combined([answer.honesty for answer in self._answers])
 
-    def _labelled(self, response: ChatResponse) -> ChatResponse:
-        return response.replace(**self._usage(response.usage), **self._body())
+    def _calls(self) -> Iterator[Call]:
+        if self._shared is not None:
+            yield from self._shared.calls
+        for answer in self._answers:
+            yield from answer.turn.calls
+
+    def _close(self) -> None:
+        for call in self._calls():
+            call.cancel()
 
     def _label(self, chunk: Chunk) -> Chunk:
-        if not chunk.finished or not (body := self._body()):
+        if not chunk.finished or self._settings.reply != "body":
             return chunk
-        return chunk.replace(**body, choices=[{**choice, **body} for choice in chunk.choices])
+        one = self._shared is None
+        told = [self._body(self.honesty if one else a.honesty) for a in self._answers]
+        choices = [{**c, **told[0 if one else c["index"]]} for c in chunk.choices]
+        return chunk.replace(**self._body(self.honesty), choices=choices)
 
-    def _usage(self, own: Usage | None) -> dict[str, Any]:
-        total = self.turn.trace.usage if self._settings.usage == "sum" else own
+    def _usage(self, reports: Sequence[ChatResponse] | Sequence[Chunk]) -> dict[str, Any]:
+        """The usage of the whole turn, or of what is returned: each answer of an upstream once."""
+        total = self._turn.trace.usage
+        if self._settings.usage == "answer":
+            own = {report.get("id"): report.usage for report in reports if report.usage}
+            total = sum(own.values(), Usage())
         return {"usage": total} if total else {}
 
-    def _body(self) -> dict[str, Any]:
-        return {"honesty": self.honesty.body()} if self._settings.reply == "body" else {}
-
-
-class _Lead:
-    """Holds back an answer's first chunks until they say something.
-
-    So a step that fails before its text leaves nothing behind, and the fallback's role delta
-    stays the only one. Reasoning goes out as it comes: a fallback may still follow it.
-    """
-
-    def __init__(self) -> None:
-        self.committed = False
-        self._held: list[Chunk] = []
-
-    def released(self, chunk: Chunk) -> list[Chunk]:
-        """What may go out now. Raises StepFailed where the answer ends without a text."""
-        self._held.append(chunk)
-        self.committed = self.committed or bool(chunk.text)
-        calls = chunk.delta.keys() & {"tool_calls", "function_call"}
-        if not self.committed and (chunk.finished or calls):
-            raise StepFailed("the last step came back without a text")
-        if not self.committed and not chunk.delta.keys() - {"role", "content", "refusal"}:
-            return []
-        released, self._held = self._held, []
-        return released
-
-
-async def _shown(call: Call, view: View | None) -> AsyncGenerator[Chunk, None]:
-    """The call's chunks, with only that of their text which is for the client."""
-    async for chunk in call:
-        if view is None or not chunk.choices:
-            yield chunk
-            continue
-        text = view.feed(chunk.text) + (view.close() if chunk.finished else "")
-        if text or chunk.finished or not chunk.text:
-            yield _with_text(chunk, text)
-
-
-def _with_text(chunk: Chunk, text: str) -> Chunk:
-    choice = chunk.choices[0]
-    delta = {name: value for name, value in chunk.delta.items() if name != "content"}
-    shown = {"content": text} if text else {}
-    return chunk.replace(choices=[{**choice, "delta": delta | shown}])
-
-
-def _without_role(chunk: Chunk) -> Chunk:
-    if "role" not in chunk.delta:
-        return chunk
-    delta = {name: value for name, value in chunk.delta.items() if name != "role"}
-    return chunk.replace(choices=[{**chunk.choices[0], "delta": delta}])
-
-
-def _seen(response: ChatResponse, view: View) -> ChatResponse:
-    """The whole response, with only that of its text which is for the client."""
-    text = view.feed(response.text) + view.close()
-    message = {**response.message, "content": text}
-    return response.replace(choices=[{**response.choice, "message": message}])
+    def _body(self, honesty: Honesty) -> dict[str, Any]:
+        return {"honesty": honesty.body()} if self._settings.reply == "body" else {}

@@ -306,17 +306,8 @@ class Doubts:
     confidence: float | None = None
 
 
-class Backend(Protocol):
-    """Everything that answers a chat request: an API, a local model, a double, a pipeline.
-
-    `stream` may yield a chunk without choices as soon as the request is accepted, so that
-    a caller knows early that no error status will follow. Both raise `UpstreamError`. One that
-    takes long to start may have `async load(progress=None)`, awaited before the first request;
-    `progress` is called with lines of text. One that sees inside its model may have
-    `async read(request) -> Scores`, and then continues a last message of the assistant; with
-    the field `echo` it gives that message's text as the beginning of its answer, and for a
-    part of the type `quote` in it some words of that part's own `text`.
-    """
+class Answerer(Protocol):
+    """What answers a chat request, whole or as a stream. Both raise `UpstreamError`."""
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The whole answer."""
@@ -325,6 +316,18 @@ class Backend(Protocol):
     def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer as it is made. Ends after a chunk that is `finished`, or raises."""
         ...
+
+
+class Backend(Answerer, Protocol):
+    """Everything that answers a chat request: an API, a local model, a double, a pipeline.
+
+    `stream` may yield a chunk without choices as soon as the request is accepted, so that
+    a caller knows early that no error status will follow. One that takes long to start may have `async load(progress=None)`, awaited before the first request;
+    `progress` is called with lines of text. One that sees inside its model may have
+    `async read(request) -> Scores`, and then continues a last message of the assistant; with
+    the field `echo` it gives that message's text as the beginning of its answer, and for a
+    part of the type `quote` in it some words of that part's own `text`.
+    """
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The models it serves: OpenAI's model objects, with at least `id`.

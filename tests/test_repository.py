@@ -32,6 +32,8 @@ FORBIDDEN = {
     "backends": ["turn", "pipeline", "strategies", "server"],
     "turn": ["wire", "pipeline", "strategies", "backends", "server"],
     "strategies": ["wire", "pipeline", "backends", "server"],
+    "several": ["wire", "pipeline", "run", "weighing", "strategies", "backends", "server"],
+    "weighing": ["wire", "pipeline", "run", "strategies", "backends", "server"],
     "run": ["wire", "pipeline", "strategies", "backends", "server"],
     "verbatim": ["wire", "pipeline", "strategies", "backends", "server"],
     "pipeline": ["wire", "server"],

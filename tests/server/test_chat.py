@@ -178,7 +178,6 @@ async def test_some_drafts_must_not_be_touched(message: dict, finish: str, reaso
         ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"tools": [], "tool_choice": "required"}, "forced tools"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
-        ({"n": 2}, "n > 1"),
         ({"max_tokens": 16}, "a token cap of 16 or less"),
         ({"max_completion_tokens": 1}, "a token cap of 16 or less"),
     ],
