@@ -138,6 +138,8 @@ def main() -> None:
     printed(found)
     for bound in kept:
         print(bound)
+    if any(row["late"] for row in found["many"] if row["name"] == DIRECT.name):
+        print("direct was late itself: the machine was too busy for a verdict on late chunks")
 
 
 if __name__ == "__main__":
