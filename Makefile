@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch>=2.6,<2.14
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 CLIENTS := .venv/clients
-OUTSIDE := $(CLIENTS)/.langchain $(CLIENTS)/.openai3 $(CLIENTS)/.node
+OUTSIDE := $(addprefix $(CLIENTS)/.,langchain openai3 schemathesis node)
 INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
 
 .DEFAULT_GOAL := help
@@ -90,7 +90,7 @@ clean:  ## remove the virtual environments and caches of tools; fetched models s
 # tests are skipped by name; in CI that is an error.
 WITHOUT = { echo "make: no $(@F:.%=%), for want of a network? Its tests are skipped" >&2; test -z "$$CI"; }
 
-$(CLIENTS)/.langchain $(CLIENTS)/.openai3: $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
+$(filter-out %/.node,$(OUTSIDE)): $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
 	@test -x $(CLIENTS)/$*/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)/$*
 	@$(PIP) --python $(CLIENTS)/$*/bin/python install --quiet --group $* && touch $@ || $(WITHOUT)
 

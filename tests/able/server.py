@@ -78,7 +78,7 @@ class Able:
             self._stored[made["id"]] = made
         if not body.get("stream"):
             return answer(made)
-        return streamed(asked, map(_typed, responses.events(body, said, self._made)), begun=5)
+        return streamed(asked, map(typed, responses.events(body, said, self._made)), begun=5)
 
 
 def streamed(asked: Asked, pieces: Iterable[bytes], end: bytes = b"", begun: int = 3) -> Reply:
@@ -142,5 +142,6 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 1700000000, "owned_by": "able"}
 
 
-def _typed(data: dict[str, Any]) -> bytes:
+def typed(data: dict[str, Any]) -> bytes:
+    """An event that says of itself what it is."""
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()

@@ -21,11 +21,14 @@ def installed(name: str, program: str = "bin/python") -> Path:
     return CLIENTS / name / program
 
 
-async def run(*command: str | Path, env: Mapping[str, str]) -> tuple[int, str]:
+async def run(
+    *command: str | Path, env: Mapping[str, str], cwd: Path | None = None
+) -> tuple[int, str]:
     """A command's exit code, and all that it printed."""
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         env={**os.environ, **env},
+        cwd=cwd,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
