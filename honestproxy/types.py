@@ -322,11 +322,13 @@ class Backend(Answerer, Protocol):
     """Everything that answers a chat request: an API, a local model, a double, a pipeline.
 
     `stream` may yield a chunk without choices as soon as the request is accepted, so that
-    a caller knows early that no error status will follow. One that takes long to start may have `async load(progress=None)`, awaited before the first request;
-    `progress` is called with lines of text. One that sees inside its model may have
-    `async read(request) -> Scores`, and then continues a last message of the assistant; with
-    the field `echo` it gives that message's text as the beginning of its answer, and for a
-    part of the type `quote` in it some words of that part's own `text`.
+    a caller knows early that no error status will follow. One that takes long to start may
+    have `async load(progress=None)`, awaited before the first request; `progress` is called
+    with lines of text. One that sees inside its model may have `async read(request) -> Scores`,
+    and then continues a last message of the assistant; with the field `echo` it gives that
+    message's text as the beginning of its answer, and for a part of the type `quote` in it
+    some words of that part's own `text`. One that reaches an API may have `async relay(method,
+    path, headers, body) -> Exchange` for everything that isn't chat.
     """
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:

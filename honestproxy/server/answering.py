@@ -98,7 +98,7 @@ class Answering:
 
     async def answer(self, begin: Callable[[], Awaitable[AnyRun]], *, streamed: bool) -> None:
         """Answer, or stop every call of the turn as soon as the client is gone."""
-        with _Watched(self._receive):
+        with Watched(self._receive):
             try:
                 run = await begin()
             except HonestProxyError as error:
@@ -186,13 +186,17 @@ class Answering:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-class _Watched:
-    """Ends its task's work as soon as the client is gone."""
+class Watched:
+    """Ends its task's work as soon as the client is gone.
 
-    __slots__ = ("_left", "_receive", "_task", "_timer", "_watch")
+    `ready` says whether the request's body has come, if that isn't so from the beginning.
+    """
 
-    def __init__(self, receive: Receive) -> None:
+    __slots__ = ("_left", "_ready", "_receive", "_task", "_timer", "_watch")
+
+    def __init__(self, receive: Receive, ready: Callable[[], bool] = lambda: True) -> None:
         self._receive = receive
+        self._ready = ready
         self._left = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -209,7 +213,11 @@ class _Watched:
         return self._left and kind is asyncio.CancelledError
 
     def _look(self) -> None:
-        self._watch = asyncio.get_running_loop().create_task(self._wait())
+        loop = asyncio.get_running_loop()
+        if self._ready():
+            self._watch = loop.create_task(self._wait())
+        else:
+            self._timer = loop.call_later(_UNWATCHED, self._look)
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

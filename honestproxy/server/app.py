@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from honestproxy import __version__, backends
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.pipeline import Pipeline
-from honestproxy.server import chat, models
+from honestproxy.server import chat, models, relay
 from honestproxy.server.catalog import Catalog
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
@@ -33,11 +33,17 @@ class Proxy(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or one event of the server's life."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self.direct.get(scope["path"])
+            path = scope["path"]
+            endpoint = self.direct.get(path) or self.direct.get(_plain(path))
             if endpoint is not None:
                 scope["app"] = self
                 return await endpoint(scope, receive, send)
         return await super().__call__(scope, receive, send)
+
+
+def _plain(path: str) -> str:
+    """The path without doubled or trailing slashes: no way past the pipeline leads over those."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 class Direct(Response):
@@ -74,6 +80,10 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     for path, endpoint in app.direct.items():
         app.add_api_route(path, _route(endpoint), methods=["POST"], openapi_extra=chat.OPERATION)
     app.include_router(models.router)
+    anything = _route(relay.Relay(pipeline))
+    app.add_api_route(
+        "/v1/{path:path}", anything, methods=list(relay.METHODS), include_in_schema=False
+    )
     app.add_exception_handler(HonestProxyError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(Exception, _refuse_bug)

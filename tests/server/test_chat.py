@@ -319,10 +319,10 @@ async def test_bad_input_is_told_in_openais_shape(sent: object, status: int, wor
 async def test_paths_methods_sizes_and_types_that_are_wrong_are_openai_shaped_too() -> None:
     async with proxy(script(), max_body_bytes=100) as on:
         for method, path, status in [
-            ("GET", "chat/completions", 405),
+            ("POST", "healthz", 405),
             ("POST", "nowhere", 404),
         ]:
-            async with on.session.request(method, f"{on.url}/{path}") as got:
+            async with on.session.request(method, f"{on.url[:-3]}/{path}") as got:
                 assert got.status == status
                 assert (await got.json())["error"]["message"]
         status, reply, _ = await on.post(ask("x" * 100))

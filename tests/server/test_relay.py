@@ -1,0 +1,164 @@
+"""Paths that aren't rewritten: relayed as they are, up and down."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from honestproxy.backends.scripted import Scripted
+from honestproxy.settings import Settings
+from tests.proxy import proxy, serving
+from tests.upstreams import Reply, Seen, answer, event, events
+
+VECTOR = {
+    "object": "list",
+    "model": "m",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}],
+    "usage": {"prompt_tokens": 1, "total_tokens": 1},
+}
+
+
+async def test_embeddings_reach_the_sdk_as_the_upstream_made_them() -> None:
+    async with proxy(lambda _: answer(VECTOR)) as on:
+        made = await on.client.embeddings.create(model="m", input="x", encoding_format="float")
+    assert made.data[0].embedding == [0.5, 0.25]
+    assert on.upstream.seen[0].path == "/v1/embeddings"
+    assert on.upstream.seen[0].headers["Authorization"] == "Bearer client-key"
+
+
+async def test_bytes_and_query_are_untouched_both_ways() -> None:
+    body, back = b'{"a":1e400,\n "a":2}', bytes(range(256)) * 500
+    audio = Reply([back[:1000], back[1000:]], content_type="audio/mpeg")
+    url = "/audio/speech?a=%2F&b="
+    async with (
+        proxy(lambda _: audio) as on,
+        on.session.post(
+            URL(on.url + url, encoded=True), data=body, headers={"Content-Type": "x/y"}
+        ) as got,
+    ):
+        assert await got.read() == back
+        assert got.headers["content-type"] == "audio/mpeg"
+        assert got.headers["x-honesty-outcome"] == "passed_through"
+    seen = on.upstream.seen[0]
+    assert (seen.path, seen.body) == ("/v1/audio/speech?a=%2F&b=", body)
+    assert seen.headers["Content-Type"] == "x/y"
+
+
+async def test_files_go_up_as_multipart_and_come_down_again() -> None:
+    def files(seen: Seen) -> Reply:
+        if seen.method == "GET":
+            return Reply([b"a,b\n1,2\n"], content_type="application/octet-stream")
+        made = {"id": "f1", "object": "file", "bytes": 1, "created_at": 1, "filename": "x"}
+        return answer(made | {"purpose": "assistants", "status": "processed"})
+
+    async with proxy(files) as on:
+        made = await on.client.files.create(file=("x.csv", io.BytesIO(b"a,b")), purpose="user_data")
+        content = await on.client.files.content(made.id)
+    assert (await content.aread()) == b"a,b\n1,2\n"
+    assert b'filename="x.csv"' in on.upstream.seen[0].body
+    assert [seen.method for seen in on.upstream.seen] == ["POST", "GET"]
+
+
+async def test_legacy_completions_stream_as_they_come() -> None:
+    piece = {"id": "1", "object": "text_completion", "created": 1, "model": "m"}
+    choices = [{"text": "a", "index": 0, "logprobs": None, "finish_reason": "stop"}]
+    streamed = events(event(piece | {"choices": choices}))
+    async with proxy(lambda _: streamed) as on:
+        stream = await on.client.completions.create(model="m", prompt="x", stream=True)
+        assert [part.choices[0].text async for part in stream] == ["a"]
+
+
+@pytest.mark.parametrize("status", [204, 302, 404, 429, 500])
+async def test_the_upstreams_own_status_stands(status: int) -> None:
+    headers = {"Retry-After": "9", "Location": "http://elsewhere/", "Set-Cookie": "a=b"}
+    reply = Reply([] if status == 204 else [b"no"], status=status, headers=headers)
+    async with (
+        proxy(lambda _: reply) as on,
+        on.session.get(f"{on.url}/batches", allow_redirects=False) as got,
+    ):
+        assert got.status == status
+        assert got.headers["Retry-After"] == "9"
+        assert "Set-Cookie" not in got.headers
+
+
+async def test_headers_of_no_concern_to_the_upstream_stay_here() -> None:
+    async with proxy(lambda _: answer(VECTOR)) as on:
+        sent = {"Cookie": "a=b", "X-Secret": "s", "OpenAI-Organization": "o"}
+        async with on.session.post(f"{on.url}/embeddings", json={}, headers=sent) as got:
+            assert got.status == 200
+    seen = {name.lower() for name in on.upstream.seen[0].headers}
+    assert "openai-organization" in seen
+    assert not {"cookie", "x-secret"} & seen
+
+
+async def test_an_upload_is_passed_on_before_it_is_complete() -> None:
+    async def slowly():
+        yield b"x" * 100_000
+        await asyncio.sleep(0.05)
+        yield b"y" * 100_000
+
+    async with (
+        proxy(lambda _: answer(VECTOR), max_body_bytes=1000) as on,
+        on.session.post(f"{on.url}/uploads", data=slowly()) as got,
+    ):
+        assert got.status == 200
+    assert on.upstream.seen[0].body == b"x" * 100_000 + b"y" * 100_000
+
+
+async def test_a_client_that_leaves_ends_the_upstreams_work() -> None:
+    held = Reply([b"data: {}\n\n"], content_type="text/event-stream", then="hold")
+    async with proxy(lambda _: held) as on:
+        got = await on.session.post(f"{on.url}/audio/speech", json={})
+        await asyncio.wait_for(on.upstream.holding.wait(), 5)
+        got.close()
+        await asyncio.wait_for(on.upstream.gone.wait(), 5)
+
+
+async def test_an_answer_that_breaks_off_is_seen_to_break_off() -> None:
+    broken = Reply([b"half"], then="drop", content_type="application/pdf")
+    async with proxy(lambda _: broken) as on, on.session.get(f"{on.url}/files/1/content") as got:
+        with pytest.raises(Exception, match=r"payload|closed|reset"):
+            await got.read()
+
+
+@pytest.mark.parametrize("path", ["/chat/completions/", "//chat//completions"])
+async def test_no_spelling_of_the_chat_path_leads_past_the_pipeline(path: str) -> None:
+    async with (
+        proxy(lambda _: answer(VECTOR)) as on,
+        on.session.post(on.url + path, json={}) as got,
+    ):
+        assert got.status == 400
+        assert "messages" in await got.text()
+    assert on.upstream.seen == []
+
+
+async def test_a_path_that_climbs_is_refused() -> None:
+    async with proxy(lambda _: answer(VECTOR)) as on:
+        for path in ("/files/../../admin", "/files/%2e%2e/%2e%2e/admin"):
+            async with on.session.get(URL(on.url + path, encoded=True)) as got:
+                assert got.status in (400, 404)
+    assert on.upstream.seen == []
+
+
+async def test_an_upstream_without_other_paths_says_so() -> None:
+    async with (
+        serving(Settings(upstream="x:y"), Scripted(["Hi."])) as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/embeddings", json={}) as got,
+    ):
+        assert got.status == 404
+        error = (await got.json())["error"]
+    assert "OpenAI-compatible URL" in error["message"]
+
+
+async def test_stored_completions_are_the_upstreams_to_list() -> None:
+    async with (
+        proxy(lambda _: answer({"object": "list", "data": []})) as on,
+        on.session.get(f"{on.url}/chat/completions?limit=2") as got,
+    ):
+        assert (await got.json())["data"] == []
+    assert on.upstream.seen[0].path == "/v1/chat/completions?limit=2"
