@@ -11,7 +11,9 @@ from honestproxy.errors import UpstreamBroken, UpstreamError
 from honestproxy.types import ChatResponse, Chunk, read
 from honestproxy.wire.sse import DONE, EventSplitter, data_of, name_of
 
-_KEPT_HEADERS: Final = re.compile(r"x-request-id|x-ratelimit-.+|openai-.+|retry-after.*")
+_KEPT_HEADERS: Final = re.compile(
+    r"x-request-id|x-ratelimit-.+|x-should-retry|openai-.+|retry-after.*"
+)
 # In valid JSON an unescaped quote can't be inside a text, so these find keys without parsing.
 _FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
 _ERROR: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
