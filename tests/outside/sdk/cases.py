@@ -458,5 +458,5 @@ RESPONSES = [
 ]
 
 CASES = [*CHAT, *STREAMS, *TOOLED, *ELSE, *ERRORS, *RESPONSES]
-AWAITED = {case.name for case in [*RESPONSES, *ELSE[1:]]}
+AWAITED = {case.name for case in RESPONSES}
 """What the proxy doesn't serve yet."""
