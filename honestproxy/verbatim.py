@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from honestproxy.call import failure, timed
 from honestproxy.trace import Honesty, Step, Trace
@@ -39,18 +40,21 @@ class Verbatim:
             self._end()
 
     async def stream(self) -> AsyncGenerator[Chunk, None]:
-        """The upstream's own events, as they come."""
-        chunks = self._backend.stream(self._step.request)
+        """The upstream's own events, as they come; what came at once goes on at once."""
+        several = getattr(self._backend, "reads", None)
+        request = self._step.request
+        reads = several(request) if several else _singly(self._backend.stream(request))
         last: deque[Chunk] = deque(maxlen=3)  # one of them tells the usage
         deadline = asyncio.get_running_loop().time() + self._seconds
         try:
             while True:
                 async with asyncio.timeout_at(deadline):
-                    chunk = await anext(chunks)
-                if chunk.headers:
-                    self.headers = chunk.headers
-                last.append(chunk)
-                yield chunk
+                    chunks = await anext(reads)
+                if chunks and chunks[0].headers:
+                    self.headers = chunks[0].headers
+                last.extend(chunks)
+                for chunk in _merged(chunks):
+                    yield chunk
         except StopAsyncIteration:
             pass
         except Exception as error:  # noqa: BLE001 - becomes one of ours
@@ -59,7 +63,7 @@ class Verbatim:
         finally:
             self._step.usage = next((usage for c in last if (usage := c.usage)), None)
             self._end()
-            await chunks.aclose()
+            await reads.aclose()
 
     async def accepted(self) -> None:
         """Never before the first chunk, which says so."""
@@ -69,3 +73,17 @@ class Verbatim:
         trace = self.honesty.trace
         trace.ended = time.perf_counter()
         self._step.seconds = round(trace.seconds, 4)
+
+
+async def _singly(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[list[Chunk], None]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield [chunk]
+
+
+def _merged(chunks: list[Chunk]) -> list[Chunk]:
+    """One chunk with the events of all, where they came as events."""
+    events = [chunk.event for chunk in chunks if chunk.event is not None]
+    if len(chunks) == 1 or len(events) < len(chunks):
+        return chunks
+    return [Chunk({"choices": []}, event=b"".join(events))]

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
 
-from honestproxy.backends.connection import CHAT, Body, Connection, Exchange, Http
-from honestproxy.errors import SettingsError, UpstreamError
+from honestproxy.backends import Traits
+from honestproxy.backends.connection import (
+    CHAT,
+    LINGER,
+    RESPONSES,
+    Body,
+    Connection,
+    Exchange,
+    Http,
+)
+from honestproxy.errors import InvalidRequest, SettingsError, UpstreamError
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, read, write
+from honestproxy.wire import responses
 from honestproxy.wire import upstream as wire
 
 if TYPE_CHECKING:
     from honestproxy.settings import Settings
 
 
+_MISSING: Final = (404, 405, 501)
+"""How an upstream that doesn't know a path answers."""
+_REMEMBERED: Final = 300.0
+"""Seconds after which one that didn't know Responses is asked again whether it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """How one of OpenAI's APIs is read."""
+
+    completion: Callable[[bytes, str, Mapping[str, str]], ChatResponse]
+    reader: Callable[[], wire.ChunkReader | responses.EventReader]
+
+
+_CHAT: Final = _Api(wire.completion, wire.ChunkReader)
+_RESPONSES: Final = _Api(responses.completion, responses.EventReader)
+
+
 class OpenAICompatible:
-    """A backend over `{url}/chat/completions` and `{url}/models`."""
+    """A backend over `{url}/chat/completions`, `{url}/responses` and `{url}/models`.
+
+    What came as a Responses request goes up as one; an upstream that has none of that is asked
+    by chat.
+    """
+
+    traits = Traits(responses=True)
+    _only_chat_until = 0.0
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._connection: Connection = Http(url, settings.connect_timeout)
@@ -31,33 +70,51 @@ class OpenAICompatible:
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The upstream's answer, its bytes unchanged."""
-        async with self._sent("POST", CHAT, request.headers, request.raw) as exchange:
-            return wire.completion(await exchange.read(), _kind(exchange), exchange.headers)
+        async with self._asked(request) as (api, exchange):
+            return api.completion(await exchange.read(), _kind(exchange), exchange.headers)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The upstream's events, untouched; closing this closes the connection."""
-        async with self._sent("POST", CHAT, request.headers, request.raw) as exchange:
-            if _is_json(exchange):  # it took no notice of `stream`
-                whole = wire.completion(await exchange.read(), _kind(exchange))
-                for chunk in whole.chunks():
+        async with aclosing(self.reads(request)) as reads:
+            async for chunks in reads:
+                for chunk in chunks:
                     yield chunk
+
+    async def reads(self, request: ChatRequest) -> AsyncGenerator[list[Chunk], None]:
+        """The same, as many events at once as came at once."""
+        async with self._asked(request) as (api, exchange):
+            if _is_json(exchange):  # it took no notice of `stream`
+                whole = api.completion(await exchange.read(), _kind(exchange), {})
+                yield list(whole.chunks())
                 return
             await _check_streams(exchange)
-            yield Chunk({"choices": []}, event=b"", headers=wire.kept_headers(exchange.headers))
-            reader = wire.ChunkReader()
-            async for received in exchange.parts():
-                for chunk in reader.feed(received):
-                    yield chunk
+            yield [Chunk({"choices": []}, event=b"", headers=wire.kept_headers(exchange.headers))]
+            reader = api.reader()
+            async for received in _parts(exchange, reader):
+                found: list[Chunk] = []
+                try:
+                    found.extend(reader.feed(received))
+                except UpstreamError:
+                    yield found  # what came before the error, an answer's text perhaps
+                    raise
+                if found:
+                    yield found
                 if reader.done:
                     await exchange.finish()
                     return
-            for chunk in reader.end():
-                yield chunk
+            yield list(reader.end())
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """What the upstream lists under `/models`."""
         async with self._sent("GET", "/models", headers or {}) as exchange:
             return wire.models(await exchange.read(), _kind(exchange))
+
+    async def discard(self, request: ChatRequest, response: ChatResponse) -> None:
+        """Delete a Response that is stored upstream. Raises UpstreamError."""
+        if not self._knows_only_chat:
+            path = f"{RESPONSES}/{quote(str(response.get('id')), safe='')}"
+            async with self._sent("DELETE", path, request.headers) as exchange:
+                await exchange.read()
 
     async def relay(
         self, method: str, path: str, headers: Mapping[str, str], body: Body
@@ -72,6 +129,40 @@ class OpenAICompatible:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._connection.aclose()
+
+    @property
+    def _knows_only_chat(self) -> bool:
+        return time.monotonic() < self._only_chat_until
+
+    @asynccontextmanager
+    async def _asked(self, request: ChatRequest) -> AsyncIterator[tuple[_Api, Exchange]]:
+        """A good response to a request, from the API that the client asked or else from chat."""
+        async with AsyncExitStack() as sending:
+            exchange = await self._native(request, sending)
+            if exchange is not None:
+                yield _RESPONSES, exchange
+                return
+            body = request.without_origin().raw
+            sent = self._sent("POST", CHAT, request.headers, body)
+            exchange = await sending.enter_async_context(sent)
+            if request.origin is not None:
+                self._only_chat_until = time.monotonic() + _REMEMBERED
+            yield _CHAT, exchange
+
+    async def _native(self, request: ChatRequest, sending: AsyncExitStack) -> Exchange | None:
+        """A good response to a Responses request; None where chat is to be asked."""
+        asked = request.origin
+        if not isinstance(asked, responses.ResponsesRequest) or self._knows_only_chat:
+            return None
+        body = responses.native(request, asked)
+        try:
+            sent = self._sent("POST", RESPONSES, request.headers, body)
+            return await sending.enter_async_context(sent)
+        except UpstreamError as error:
+            if not _is_without(error):
+                raise
+            _check_chat(asked, error)
+            return None
 
     @asynccontextmanager
     async def _sent(
@@ -126,6 +217,48 @@ async def _check_streams(exchange: Exchange) -> None:
     kind = exchange.headers.get("Content-Type", "")
     if kind and _kind(exchange) != "text/event-stream":
         raise wire.broken("an event stream", await anext(exchange.parts(), b""), kind)
+
+
+def _parts(
+    exchange: Exchange, reader: wire.ChunkReader | responses.EventReader
+) -> AsyncGenerator[bytes, None]:
+    is_chat = isinstance(reader, wire.ChunkReader)
+    return exchange.parts() if is_chat else _until_ended(exchange, reader)
+
+
+async def _until_ended(
+    exchange: Exchange, reader: responses.EventReader
+) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; behind the answer's last event, only what comes at once.
+
+    Responses has no `[DONE]`, and some servers keep the connection open.
+    """
+    async with aclosing(exchange.parts()) as parts:
+        while True:
+            try:
+                async with asyncio.timeout(LINGER if reader.finished else None):
+                    part = await anext(parts, None)
+            except TimeoutError:
+                return
+            if part is None:
+                return
+            yield part
+
+
+def _is_without(error: UpstreamError) -> bool:
+    """Whether the path is what the upstream doesn't know, rather than a model or an item."""
+    told = (error.upstream or {}).get("error") or {}
+    is_named = told.get("param") or told.get("code") == "model_not_found"
+    return error.status in _MISSING and not is_named
+
+
+def _check_chat(asked: responses.ResponsesRequest, error: UpstreamError) -> None:
+    """Raise InvalidRequest for what chat can't say, with what the upstream said to Responses."""
+    try:
+        asked.check_chat()
+    except InvalidRequest as refused:
+        message = f"{refused.message}; on {RESPONSES}, {error.message}"
+        raise InvalidRequest(message, param=refused.param, code=refused.code) from None
 
 
 def _redact(error: UpstreamError, secrets: list[str]) -> None:

@@ -148,6 +148,7 @@ async def _until_stopped(app: ASGIApp, listener: socket.socket, announce: Any) -
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE,
     )
     await Server(config).serve(sockets=[listener])
