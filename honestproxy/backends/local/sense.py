@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _EVERY: Final = 10
 """Batches between two lines of progress."""
+KEPT: Final = 6
+"""Fitted readers that stay in the cache, for every model and all of its exemplars so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Sense:
         digest = reader.digest(self._fingerprint(layers), exemplars)
         width = 2 * self._loaded.model.config.get_text_config().hidden_size
         path = self._cache / "readers" / f"{digest}.npz" if self._cache else None
-        fitted = reader.load(path, digest, width) if path else None
+        fitted = _kept(path, digest, width) if path else None
         if fitted is None:
             fitted = self._fit(exemplars, layers, digest, progress)
             if path:
@@ -215,6 +217,15 @@ def _batches(
             yield some[at : at + features.BATCH], begun
 
 
+def _kept(path: Path, digest: str, width: int) -> Reader | None:
+    """The reader that is kept there; it is now the one that was used last."""
+    found = reader.load(path, digest, width)
+    if found:
+        with contextlib.suppress(OSError):
+            path.touch()
+    return found
+
+
 def _keep(fitted: Reader, path: Path, *, must: bool) -> None:
     try:
         reader.save(fitted, path)
@@ -223,6 +234,15 @@ def _keep(fitted: Reader, path: Path, *, must: bool) -> None:
         if must:
             raise BackendError(f"{said}; free some space there, or choose --cache") from None
         _log.warning("%s", said)
+    _prune(path.parent)
+
+
+def _prune(folder: Path) -> None:
+    """Take away the readers that were used longest ago."""
+    with contextlib.suppress(OSError):  # another process may prune, too
+        by_use = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime)
+        for stale in by_use[:-KEPT]:
+            stale.unlink()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from honestproxy.backends.local import Local, exemplars, features, reader
+from honestproxy.backends.local import Local, exemplars, features, reader, sense
 from honestproxy.backends.local.exemplars import Exemplar
 from honestproxy.backends.local.features import Layers
 from honestproxy.errors import InvalidRequest, PromptError
@@ -148,6 +149,31 @@ async def test_the_reader_is_fitted_once_and_kept(words, ask, few, tmp_path, mon
         await local.aclose()
     assert sum("auroc" in line for line in told) == 1
     assert len(list(tmp_path.glob("readers/*.npz"))) == 1
+
+
+async def test_readers_that_were_used_longest_ago_leave_the_cache(
+    words, few, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exemplars, "load", lambda: few)
+    folder = tmp_path / "readers"
+
+    async def start(dtype):
+        local = Local.of(llama().to(dtype), words, "random")
+        local._cache = tmp_path
+        await local.load_reader()
+        await local.aclose()
+
+    await start(torch.float32)
+    (first,) = [path.name for path in folder.iterdir()]
+    for at, name in enumerate([first, *(f"{number}.npz" for number in range(sense.KEPT))]):
+        (folder / name).touch()
+        os.utime(folder / name, (at, at))
+    await start(torch.float32)  # used again, it isn't the oldest any more
+    await start(torch.bfloat16)
+    left = {path.name for path in folder.iterdir()}
+    assert len(left) == sense.KEPT
+    assert first in left
+    assert not {"0.npz", "1.npz"} & left
 
 
 async def test_an_opening_is_given_back_and_counted(random_local, ask):
