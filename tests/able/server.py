@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from tests.able import chat, responses
-from tests.able.mind import Asked, say
+from tests.able.mind import Asked, Said, say
 from tests.upstreams import Reply, Seen, answer, event, events
 
 KEY = "sk-able-0123456789"
@@ -27,9 +28,13 @@ PAUSE = 0.15
 
 
 class Able:
-    """Answers as a good OpenAI server would: a script for `upstream`."""
+    """Answers as a good OpenAI server would: a script for `upstream`.
+
+    `steps` counts what it was asked, by API, model and the proxy's step.
+    """
 
     def __init__(self, key: str | None = KEY) -> None:
+        self.steps: Counter[tuple[str, str, str]] = Counter()
         self._key = key
         self._stored: dict[str, Any] = {}
         self._made = 0
@@ -61,9 +66,13 @@ class Able:
             return answer(self._stored[name])
         return refused(404, f"There is no {kind} '{name}'.", None)
 
+    def _say(self, api: str, asked: Asked) -> Said:
+        self.steps[api, asked.model, asked.step or "draft"] += 1
+        return say(asked)
+
     def _chat(self, body: dict[str, Any]) -> Reply:
         asked = chat.asked(body)
-        said = say(asked)
+        said = self._say("chat", asked)
         if not body.get("stream"):
             then = "hold" if asked.model == "endless" and not asked.step else "end"
             return answer(chat.whole(body, said), then=then)
@@ -72,7 +81,7 @@ class Able:
     def _response(self, body: dict[str, Any]) -> Reply:
         self._made += 1
         asked = responses.asked(body)
-        said = say(asked)
+        said = self._say("responses", asked)
         made = responses.whole(body, said, self._made)
         if made["store"] is not False:
             self._stored[made["id"]] = made

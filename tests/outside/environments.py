@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+SERVES_RESPONSES = False
+"""Whether the proxy answers /v1/responses by a strategy."""
+
 CLIENTS = Path(sys.prefix) / "clients"
 
 

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.able import KEY, Able
-from tests.outside.environments import installed, run
-from tests.proxy import proxy, step_of
+from tests.outside.environments import SERVES_RESPONSES, installed, run
+from tests.proxy import proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,12 +25,16 @@ SKIPPED = {
 }
 
 
+CHAT = ["TestRaw", "TestGated", "TestGatedInDoubt"]
+RESPONSES = ["TestRawResponses", "TestGatedResponses", "TestGatedResponsesInDoubt"]
+
+
 @dataclass(frozen=True)
 class Ran:
     """A run of the suite: what became of each test by class, and what the upstream was asked."""
 
     outcomes: dict[str, dict[str, str]]
-    steps: Counter[tuple[str, str]]
+    steps: Counter[tuple[str, str, str]]
     printed: str
 
 
@@ -40,11 +44,12 @@ async def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     python = installed("langchain")
     report = tmp_path_factory.mktemp("langchain") / "report.xml"
     options = ["-c", SUITE / "pytest.ini", f"--junitxml={report}", "-q", "--no-header"]
-    async with proxy(Able()) as on:
+    options += [] if SERVES_RESPONSES else ["-k", "not Responses"]
+    able = Able()
+    async with proxy(able) as on:
         env = {"PROXY_URL": on.url, "PROXY_KEY": KEY}
         _, printed = await run(python, "-m", "pytest", *options, SUITE / "suite.py", env=env)
-        asked = [seen.json() for seen in on.upstream.seen if seen.body]
-    return Ran(_read(report), Counter((body["model"], step_of(body)) for body in asked), printed)
+    return Ran(_read(report), able.steps, printed)
 
 
 def _read(report: Path) -> dict[str, dict[str, str]]:
@@ -56,14 +61,15 @@ def _read(report: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("through", ["TestRaw", "TestGated", "TestGatedInDoubt"])
+@pytest.mark.parametrize("through", [*CHAT, *(RESPONSES if SERVES_RESPONSES else ())])
 async def test_langchain_passes_all_that_the_api_has_a_part_for(ran: Ran, through: str) -> None:
     told = ran.outcomes[through]
     assert {name for name, became in told.items() if became == "skipped"} == {*SKIPPED}, ran.printed
     assert Counter(told.values()) == {"passed": 46, "skipped": 4}, ran.printed
 
 
-async def test_all_strategies_really_ran(ran: Ran) -> None:
-    assert ran.steps["m", "draft"] > ran.steps["m", "confusion"] > 0
-    assert ran.steps["m", "merge"] == 0
-    assert ran.steps["unsure", "confusion"] > ran.steps["unsure", "merge"] > 0
+@pytest.mark.parametrize("api", ["chat", *(["responses"] if SERVES_RESPONSES else [])])
+async def test_all_strategies_really_ran(ran: Ran, api: str) -> None:
+    assert ran.steps[api, "m", "draft"] > ran.steps[api, "m", "confusion"] > 0
+    assert ran.steps[api, "m", "merge"] == 0
+    assert ran.steps[api, "unsure", "confusion"] > ran.steps[api, "unsure", "merge"] > 0

@@ -31,6 +31,8 @@ class Through(ChatModelIntegrationTests):
 
     strategy: str
     model_name = "m"
+    over_responses = False
+    """Whether it asks /v1/responses."""
 
     @property
     def chat_model_class(self) -> type[ChatOpenAI]:
@@ -45,6 +47,7 @@ class Through(ChatModelIntegrationTests):
             "default_headers": {"X-Honesty": self.strategy},
             "max_retries": 0,
             "stream_usage": True,
+            "use_responses_api": self.over_responses,
         }
 
     @property
@@ -87,3 +90,19 @@ class TestGated(Through):
 class TestGatedInDoubt(Through):
     strategy = "gated"
     model_name = "unsure"
+
+
+class TestRawResponses(Through):
+    strategy = "raw"
+    over_responses = True
+
+
+class TestGatedResponses(Through):
+    strategy = "gated"
+    over_responses = True
+
+
+class TestGatedResponsesInDoubt(Through):
+    strategy = "gated"
+    model_name = "unsure"
+    over_responses = True
