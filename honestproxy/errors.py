@@ -21,7 +21,7 @@ Messages say what to do next. https://platform.openai.com/docs/guides/error-code
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 
 class HonestProxyError(Exception):
@@ -48,6 +48,12 @@ class HonestProxyError(Exception):
             self.code = code
         if status is not None:
             self.status = status
+
+    def adding(self, hint: str) -> Self:
+        """The same error, its message with a hint behind it."""
+        self.message = f"{self.message}; {hint}"
+        self.args = (self.message,)
+        return self
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`."""
@@ -93,6 +99,14 @@ class UpstreamError(HonestProxyError):
     ) -> None:
         super().__init__(message, **details)
         self.upstream = upstream
+
+    def adding(self, hint: str) -> Self:
+        """The same error, the upstream's own message with a hint behind it."""
+        if self.upstream is not None:
+            error = self.upstream["error"]
+            shown = f"{error.get('message') or self.message}; {hint}"
+            self.upstream = {**self.upstream, "error": {**error, "message": shown}}
+        return super().adding(hint)
 
     def body(self) -> dict[str, Any]:
         """The upstream's own error body where it is OpenAI-shaped, ours otherwise."""

@@ -27,6 +27,9 @@ _UNWATCHED: Final = 0.03
 """Seconds before anyone looks whether the client is still there: most answers are quicker."""
 
 
+Explain = Callable[[HonestProxyError], Awaitable[HonestProxyError]]
+
+
 class Writer(Protocol):
     """How one of OpenAI's APIs writes an answer down."""
 
@@ -94,10 +97,21 @@ class Answering:
         self._send = send
         self._settings = settings
         self._writer = writer
+        self._explained: Explain = _as_it_is
         self._sent_at = 0.0
 
-    async def answer(self, begin: Callable[[], Awaitable[AnyRun]], *, streamed: bool) -> None:
-        """Answer, or stop every call of the turn as soon as the client is gone."""
+    async def answer(
+        self,
+        begin: Callable[[], Awaitable[AnyRun]],
+        *,
+        streamed: bool,
+        explained: Explain | None = None,
+    ) -> None:
+        """Answer, or stop every call of the turn as soon as the client is gone.
+
+        `explained` may add to an error, before the first byte, what would help its reader.
+        """
+        self._explained = explained or _as_it_is
         with Watched(self._receive):
             try:
                 run = await begin()
@@ -110,7 +124,7 @@ class Answering:
         try:
             response = await run.complete()
         except HonestProxyError as error:
-            await refuse(self._send, error, reply.headers(run.honesty))
+            await self._refuse(run, error)
             return
         told = {**response.headers, **reply.headers(run.honesty)}
         await send_json(self._send, 200, self._writer.whole(response), told)
@@ -122,7 +136,7 @@ class Answering:
             try:
                 first = await self._first(run, chunks)
             except HonestProxyError as error:
-                await refuse(self._send, error, reply.headers(run.honesty))
+                await self._refuse(run, error)
                 return
             told = {**run.headers, **_EVENT_STREAM, **reply.headers(run.honesty)}
             await _head(self._send, 200, told)
@@ -131,6 +145,10 @@ class Answering:
             if first is not None and not first.done():
                 await _ended(first)
             await chunks.aclose()
+
+    async def _refuse(self, run: AnyRun, error: HonestProxyError) -> None:
+        explained = await self._explained(error)
+        await refuse(self._send, explained, reply.headers(run.honesty))
 
     async def _first(
         self, run: AnyRun, chunks: AsyncGenerator[Chunk, None]
@@ -233,6 +251,10 @@ async def _head(send: Send, status: int, headers: Mapping[str, str]) -> None:
         for name, value in headers.items()
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def _as_it_is(error: HonestProxyError) -> HonestProxyError:
+    return error
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:

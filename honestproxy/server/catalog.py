@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -67,6 +68,14 @@ class Catalog:
         if plain.options.strategy is None:
             plain.options = replace(plain.options, strategy=strategy)
         return plain
+
+    async def explained(self, error: HonestProxyError, request: ChatRequest) -> HonestProxyError:
+        """The upstream's refusal of a model, with the names that are near."""
+        if error.status != 404 or "model" not in str(error.body()):
+            return error
+        names = sorted(await self._upstream_models(request.headers))
+        near = difflib.get_close_matches(request.model, names, n=3, cutoff=0.4)
+        return error.adding(f"near names here: {', '.join(near)}") if near else error
 
     def _named(self, request: ChatRequest) -> ChatRequest:
         if request.model or self._settings.upstream.startswith("local:"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -40,4 +41,5 @@ class ChatCompletions:
             return self._pipeline.run(await self._catalog.resolved(asked))
 
         answering = Answering(receive, send, self._settings, ChatWriter())
-        await answering.answer(begin, streamed=asked.streamed)
+        explained = partial(self._catalog.explained, request=asked)
+        await answering.answer(begin, streamed=asked.streamed, explained=explained)

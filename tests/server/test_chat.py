@@ -379,6 +379,22 @@ async def test_only_the_call_whose_answer_is_returned_is_stored() -> None:
     assert stored == ["edit"]
 
 
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_an_unknown_model_is_the_upstreams_verdict_with_near_names(strategy: str) -> None:
+    unknown = {"message": "The model `gtp-4o` does not exist", "type": "invalid_request_error"}
+    refused = answer({"error": {**unknown, "code": "model_not_found"}}, status=404)
+    replies = script(draft=refused, confusion=refused)
+    replies.models = ["gpt-4o", "gpt-4o-mini", "whisper-1"]
+    async with proxy(replies, strategy=strategy) as on:
+        for streamed in (False, True):
+            status, body, _ = await on.post(ask(stream=streamed) | {"model": "gtp-4o"})
+            assert status == 404
+            assert body["error"]["code"] == "model_not_found"
+            assert body["error"]["message"].startswith("The model `gtp-4o` does not exist; ")
+            assert "gpt-4o" in body["error"]["message"].partition(";")[2]
+            assert "whisper" not in body["error"]["message"]
+
+
 async def test_an_upstream_that_isnt_there_is_a_502_that_says_so() -> None:
     async with proxy(script(), strategy="raw") as on:
         pass
