@@ -6,7 +6,9 @@ What a client sent is never touched; what we added ourselves is left out and rem
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -14,9 +16,13 @@ from honestproxy.doubts import Scores
 from honestproxy.errors import InvalidRequest, UpstreamError
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
+log = logging.getLogger(__name__)
 IDEMPOTENCY: Final = "Idempotency-Key"
 _REFUSED: Final = (400, 422)
 _OTHER_NAME: Final = {"max_tokens": "max_completion_tokens"}
+_IN_RESPONSES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
+_DISCARDED_WITHIN: Final = 10.0
+"""Seconds that the deletion of an answer may take, and hold up the end."""
 
 
 class Compatible:
@@ -25,6 +31,7 @@ class Compatible:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._refused: dict[str, frozenset[str]] = {}
+        self._discarding: set[asyncio.Task[None]] = set()
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The whole answer; asks again where the upstream refused a parameter of ours."""
@@ -68,13 +75,26 @@ class Compatible:
             )
         return await reader(request)  # type: ignore[no-any-return]
 
+    def discard(self, request: ChatRequest, response: ChatResponse) -> None:
+        """Have an answer deleted that may be stored, and that no client was given.
+
+        Nobody waits for it but `aclose`; that it failed is only logged.
+        """
+        delete = getattr(self._backend, "discard", None)
+        if delete is None or request.origin is None or not request.get("store"):
+            return
+        task = asyncio.create_task(_discarded(delete(request, response)), name="discard")
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The backend's models; none where it doesn't say."""
         listed = getattr(self._backend, "models", None)
         return await listed(headers) if listed else []
 
     async def aclose(self) -> None:
-        """Close the backend, where it needs that."""
+        """Close the backend, where it needs that, once all is deleted that is to be."""
+        await asyncio.gather(*self._discarding)
         if close := getattr(self._backend, "aclose", None):
             await close()
 
@@ -114,6 +134,14 @@ async def _closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[
 def _names(error: UpstreamError, parameter: str) -> bool:
     body = (error.upstream or {}).get("error") or {}
     named = body.get("param") or error.param
-    return named == parameter or (
-        not named and parameter in f"{body.get('message')} {error.message}"
-    )
+    said = f"{body.get('message')} {error.message}"
+    names = {parameter, _IN_RESPONSES.get(parameter, parameter)}
+    return named in names or (not named and any(name in said for name in names))
+
+
+async def _discarded(deleting: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(_DISCARDED_WITHIN):
+            await deleting
+    except Exception as error:  # noqa: BLE001 - a user's backend may raise anything
+        log.warning("an answer that no client was given is still stored upstream: %s", error)

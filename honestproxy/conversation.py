@@ -128,6 +128,8 @@ def pass_through(request: ChatRequest) -> str | None:
 
 def _rules(request: ChatRequest) -> Iterator[str]:
     get = request.get
+    if request.origin is not None and (rule := request.origin.rule):
+        yield rule
     if _is(request.messages[-1], "assistant"):
         yield "the last message is the assistant's (prefill)"
     if (get("response_format") or {}).get("type") not in (None, "text"):
@@ -214,7 +216,8 @@ def lifted(request: ChatRequest, capabilities: Sequence[str]) -> frozenset[str]:
 
 
 def _tool_lines(request: ChatRequest) -> Iterator[str]:
-    functions = [tool.get("function") or tool for tool in request.get("tools") or []]
+    tools = request.get("tools") or []
+    functions = [tool.get("function") or tool.get("custom") or tool for tool in tools]
     for function in [*functions, *(request.get("functions") or [])]:
         name = function.get("name") or function.get("type") or "unnamed"
         described = " ".join(str(function.get("description") or "").split())

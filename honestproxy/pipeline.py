@@ -50,11 +50,13 @@ class Pipeline:
         """One turn, not begun yet. Raises InvalidRequest where it asks for what isn't there."""
         name = self._chosen(request)
         strategy = _named(name)
+        if not traits(self.backend).responses:
+            request = request.without_origin()
         if strategy is raw:
             return Verbatim(self.backend, request, Trace(name), self.settings.step_timeout)
         rule = self._rule(request, name)
         if rule:
-            strategy = annotate if request.options.annotate else raw
+            strategy = annotate if _may_annotate(request) else raw
         shared = Shared() if _choices(request) > 1 and not rule else None
         turns = self._turns(request, name, strategy, shared)
         answers = [Weighing(turn, strategy, self.settings, rule) for turn in turns]
@@ -138,6 +140,11 @@ class Pipeline:
 
 def _choices(request: ChatRequest) -> int:
     return request.get("n") or 1
+
+
+def _may_annotate(request: ChatRequest) -> bool:
+    is_lasting = request.origin is not None and request.origin.is_lasting
+    return request.options.annotate and not is_lasting
 
 
 def _offers_tools(request: ChatRequest) -> bool:

@@ -126,7 +126,9 @@ class Run:
             yield from answer.turn.calls
 
     def _close(self) -> None:
-        for call in self._calls():
+        for answer in self._answers:
+            answer.let_go()
+        for call in self._shared.calls if self._shared else ():
             call.cancel()
 
     def _label(self, chunk: Chunk) -> Chunk:

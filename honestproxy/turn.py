@@ -164,7 +164,10 @@ class Turn:
         spare = (lambda: fallback) if fallback else (lambda: self.start("draft"))
         prompt, text = self._prompt(f"{self.folder}/{step}", values)
         begun = None if self.limits.paper else opening
-        return Finish(lambda: self._rewrite(step, prompt, text, begun), reason, spare, view)
+        # What a view has cut isn't what the upstream would store.
+        whole = view is None or self.request.origin is None
+        start = partial(self._rewrite, step, prompt, text, begun, returned=whole)
+        return Finish(start, reason, spare, view)
 
     async def read(self) -> Scores:
         """What goes on inside the model, but for doubts that the app's own abilities rule out.

@@ -50,6 +50,24 @@ class Options:
 _NOTHING: Final = Options()
 
 
+class Origin(Protocol):
+    """A client's request to another API than chat's, of which a chat request is the translation."""
+
+    @property
+    def rule(self) -> str | None:
+        """Why it must not be rewritten, beyond what holds for every chat; or None."""
+        ...
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether each call leaves something behind, so that no other than its own may be made."""
+        ...
+
+    def check_chat(self) -> None:
+        """Raise InvalidRequest for what the translation can't say."""
+        ...
+
+
 class ChatRequest(Document):
     """What the client sent: unknown fields are kept, unset fields are never sent.
 
@@ -67,7 +85,7 @@ class ChatRequest(Document):
         headers: Mapping[str, str] | None = None,
         options: Options | None = None,
         ours: frozenset[str] = frozenset(),
-        origin: Document | None = None,
+        origin: Origin | None = None,
     ) -> None:
         super().__init__(source)
         self.headers: Mapping[str, str] = headers or {}
@@ -118,6 +136,18 @@ class ChatRequest(Document):
     def without_options(self) -> ChatRequest:
         """The same request, asking nothing of us: what goes upstream."""
         return self if self.options is _NOTHING else self._but(self.headers, _NOTHING)
+
+    def without_origin(self) -> ChatRequest:
+        """The translation alone, for whoever knows only chat; what was asked is not stored there.
+
+        Raises InvalidRequest for what it leaves out.
+        """
+        if self.origin is None:
+            return self
+        self.origin.check_chat()
+        alone = self.replace({"store", "metadata"})
+        alone.origin = None
+        return alone
 
     def _but(self, headers: Mapping[str, str], options: Options) -> ChatRequest:
         copy = self._with(self.fields)
@@ -328,7 +358,9 @@ class Backend(Answerer, Protocol):
     and then continues a last message of the assistant; with the field `echo` it gives that
     message's text as the beginning of its answer, and for a part of the type `quote` in it
     some words of that part's own `text`. One that reaches an API may have `async relay(method,
-    path, headers, body) -> Exchange` for everything that isn't chat.
+    path, headers, body) -> Exchange` for everything that isn't chat. One whose trait `responses`
+    is true answers a request's `origin`, and may have `async discard(request, response)`, which
+    deletes an answer that is stored and that no client was given.
     """
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ class Weighing:
         self._strategy = strategy
         self._rule = rule
         self._decided_at = turn.trace.started
+        self._standing: Call | None = None
         self._on_failure = turn.options.on_failure or settings.on_failure
 
     @property
@@ -46,6 +47,17 @@ class Weighing:
         async with aclosing(self._live(await self._weigh())) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    def let_go(self) -> None:
+        """End every call; what came of one that isn't the answer needn't be stored any longer."""
+        for call in self.turn.calls:
+            call.cancel()
+            if call is not self._standing and (response := call.step.response):
+                self.turn.backend.discard(call.step.request, response)
+
+    def _stands(self, call: Call) -> Call:
+        self._standing = call
+        return call
 
     async def _weigh(self) -> Answer:
         """The strategy's answer; the draft where it is untouchable or a later step failed."""
@@ -90,17 +102,18 @@ class Weighing:
 
     async def _whole(self, answer: Answer) -> ChatResponse:
         if isinstance(answer, Keep):
-            return await answer.call
+            return await self._stands(answer.call)
         try:
-            call = answer.start()
+            call = self._stands(answer.start())
             response = usable(await call, call.step.name)
             response = _seen(response, answer.view) if answer.view else response
         except HonestProxyError as error:
-            return await self._spare(answer, error).call
+            return await self._stands(self._spare(answer, error).call)
         self._decide("rewritten", answer.reason)
         return response
 
     def _spare(self, answer: Finish, error: HonestProxyError) -> Keep:
+        self._standing = None
         # Without a draft yet, one more call would only be refused in the same way.
         is_refused = self.turn.draft is None and 400 <= error.status < 500
         if self._on_failure == "error" or is_refused:
@@ -114,7 +127,7 @@ class Weighing:
         if isinstance(answer, Finish):
             lead = _Lead()
             try:
-                async for chunk in _shown(answer.start(), answer.view):
+                async for chunk in _shown(self._stands(answer.start()), answer.view):
                     for ready in lead.released(chunk):
                         opened = True
                         yield ready
@@ -124,7 +137,7 @@ class Weighing:
                 if lead.committed:
                     raise
                 answer = self._spare(answer, error)
-        async for chunk in answer.call:
+        async for chunk in self._stands(answer.call):
             yield _without_role(chunk) if opened else chunk
 
 

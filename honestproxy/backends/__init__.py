@@ -27,11 +27,13 @@ class Traits:
     `confusion_tokens` caps an elicitation; generous, since a reasoning model reasons first.
     `rambles`: the model invents before long what an honest opening says that it can't know, so
     that it must not say more than a sentence after it; it takes the field `brief`.
+    `responses`: it answers requests of the Responses API as such, not as chats.
     """
 
     default_strategy: str = "gated"
     confusion_tokens: int = 4096
     rambles: bool = False
+    responses: bool = False
 
 
 def traits(backend: Backend) -> Traits:

@@ -23,12 +23,11 @@ from honestproxy.errors import (
 )
 
 CHAT: Final = "/chat/completions"
+RESPONSES: Final = "/responses"
 _KEEP_ALIVE: Final = (
     4.0  # uvicorn and Node drop idle connections after 5 s; be first, or lose a POST
 )
-_LINGER: Final = (
-    0.02  # seconds that a body's end may come after [DONE], to use its connection again
-)
+LINGER: Final = 0.02  # seconds that a body's end may come after [DONE], to use its connection again
 _LARGE: Final = 1_000_000
 _LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
 _RETRIED: Final = (aiohttp.ServerDisconnectedError, ConnectionResetError)
@@ -97,7 +96,7 @@ class Http:
         self._path = self._base.raw_path.rstrip("/").removesuffix(CHAT)
         self.name = str(self._base.with_path(self._path, encoded=True))  # a query may be secret
         self._connect_timeout = connect_timeout
-        self._urls = {path: self._url(path) for path in (CHAT, "/models", "/responses")}
+        self._urls = {path: self._url(path) for path in (CHAT, "/models", RESPONSES)}
         self._session: ClientSession | None = None
 
     async def open(
@@ -185,7 +184,7 @@ class _Answer:
 
     async def finish(self) -> None:
         try:
-            async with asyncio.timeout(_LINGER):
+            async with asyncio.timeout(LINGER):
                 while await self._response.content.readany():
                     pass
         except (TimeoutError, aiohttp.ClientError):

@@ -222,8 +222,9 @@ async def _check_streams(exchange: Exchange) -> None:
 def _parts(
     exchange: Exchange, reader: wire.ChunkReader | responses.EventReader
 ) -> AsyncGenerator[bytes, None]:
-    is_chat = isinstance(reader, wire.ChunkReader)
-    return exchange.parts() if is_chat else _until_ended(exchange, reader)
+    if isinstance(reader, wire.ChunkReader):
+        return exchange.parts()
+    return _until_ended(exchange, reader)
 
 
 async def _until_ended(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from honestproxy.errors import InvalidRequest
 from honestproxy.settings import nearest
-from honestproxy.types import ChatRequest, Options
+from honestproxy.types import ChatRequest, Document, Options
 
+D = TypeVar("D", bound=Document)
 STRATEGY_HEADER: Final = "x-honesty"
 FORWARDED: Final = {
     name.lower(): name
@@ -28,25 +29,49 @@ def chat_request(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
 
     `honesty` is taken out of the body. Raises InvalidRequest, which names the field.
     """
-    request = _parsed(body)
-    _check(request, "messages", _is_conversation, "a list with at least one message object")
-    _check(request, "model", _is_text, "a string")
-    _check(request, "stream", _is_flag, "true or false")
-    for name in ("stream_options", "response_format"):
-        _check(request, name, _is_object, "an object")
-    for name in ("tools", "functions"):
-        _check(request, name, _are_tools, "a list of objects")
-    _check(request, "tool_choice", _is_choice, "a string or an object")
-    _check(request, "modalities", _are_words, "a list of strings")
-    _check(request, "n", _is_count, "a whole number of 1 or more")
+    request = parsed(ChatRequest, body)
+    if "messages" not in request:
+        raise InvalidRequest("you must provide 'messages'", param="messages")
+    check_fields(request)
+    request.options = wishes(request, headers) or request.options
+    if "honesty" in request:
+        request = request.replace({"honesty"})
+    passed = forwarded(headers)
+    return request.with_headers(passed) if passed else request
+
+
+def parsed(kind: Callable[[bytes], D], body: bytes) -> D:
+    """The body as a document of that kind. Raises InvalidRequest where it isn't a JSON object."""
+    document = kind(body)
+    try:
+        body.decode("utf-8")  # what goes unread would slip through otherwise
+        _ = document.fields
+    except RecursionError:
+        raise InvalidRequest("the request body is nested too deeply") from None
+    except ValueError as error:
+        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not a JSON object"
+        raise InvalidRequest(f"the request body is {what}: {error}") from None
+    return document
+
+
+def check_fields(request: ChatRequest) -> None:
+    """Raise InvalidRequest, naming the field, for what OpenAI's API calls a 400."""
+    for name, (accepted, wanted) in _FIELD_RULES.items():
+        if name in request:
+            _check(request, name, accepted, wanted)
+
+
+def wishes(request: Document, headers: Mapping[str, str]) -> Options | None:
+    """What a request asks of us, in its body or by header; None where it asks nothing."""
     wish = headers.get(STRATEGY_HEADER)
     if "honesty" in request:
-        request.options = options(request.get("honesty"), wish)
-        request = request.replace({"honesty"})
-    elif wish:
-        request.options = Options(strategy=wish.strip())
-    passed = {FORWARDED[name]: headers[name] for name in FORWARDED if name in headers}
-    return request.with_headers(passed) if passed else request
+        return options(request.get("honesty"), wish)
+    return Options(strategy=wish.strip()) if wish else None
+
+
+def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of the client's headers that go upstream."""
+    return {FORWARDED[name]: headers[name] for name in FORWARDED if name in headers}
 
 
 def options(value: Any, wish: str | None = None) -> Options:
@@ -74,24 +99,7 @@ def split_suffix(model: str, strategies: Collection[str]) -> tuple[str, str | No
     return (name, strategy) if at and name and strategy in strategies else (model, None)
 
 
-def _parsed(body: bytes) -> ChatRequest:
-    request = ChatRequest(body)
-    try:
-        body.decode("utf-8")  # what goes unread would slip through otherwise
-        _ = request.fields
-    except RecursionError:
-        raise InvalidRequest("the request body is nested too deeply") from None
-    except ValueError as error:
-        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not a JSON object"
-        raise InvalidRequest(f"the request body is {what}: {error}") from None
-    return request
-
-
 def _check(request: ChatRequest, name: str, accepted: Callable[[Any], bool], wanted: str) -> None:
-    if name not in request and name != "messages":
-        return
-    if name not in request:
-        raise InvalidRequest("you must provide 'messages'", param="messages")
     try:
         good = accepted(request.get(name))
     except RecursionError:
@@ -134,7 +142,8 @@ def _are_tools(value: Any) -> bool:
 
 
 def _is_tool(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("function", {}), dict)
+    names = ("function", "custom")
+    return isinstance(value, dict) and all(isinstance(value.get(n, {}), dict) for n in names)
 
 
 def _is_choice(value: Any) -> bool:
@@ -159,7 +168,18 @@ def _is_probability(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-_OPTION_RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+_Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
+_FIELD_RULES: Final[_Rules] = {
+    "messages": (_is_conversation, "a list with at least one message object"),
+    "model": (_is_text, "a string"),
+    "stream": (_is_flag, "true or false"),
+    **dict.fromkeys(("stream_options", "response_format"), (_is_object, "an object")),
+    **dict.fromkeys(("tools", "functions"), (_are_tools, "a list of objects")),
+    "tool_choice": (_is_choice, "a string or an object"),
+    "modalities": (_are_words, "a list of strings"),
+    "n": (_is_count, "a whole number of 1 or more"),
+}
+_OPTION_RULES: Final[_Rules] = {
     "strategy": (_is_text, "the name of a strategy"),
     "capabilities": (_is_names, "a list of strings"),
     "annotate": (_is_flag, "true or false"),

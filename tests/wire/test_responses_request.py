@@ -12,9 +12,6 @@ from honestproxy.types import ChatRequest
 from honestproxy.wire.responses import (
     ResponsesRequest,
     check,
-    check_chat,
-    is_lasting,
-    pass_through,
 )
 
 USER = {"role": "user", "content": "Hello"}
@@ -107,7 +104,7 @@ def test_attachments_become_the_parts_of_a_chat(part: Any, chat_part: Any) -> No
     expected = [{"type": "text", "text": "What is this?"}, chat_part]
     assert request.chat["messages"] == [{"role": "user", "content": expected}]
     check(request)
-    check_chat(request)
+    request.check_chat()
 
 
 def test_instructions_come_first() -> None:
@@ -216,7 +213,7 @@ def test_what_needs_the_upstreams_own_state_passes_through(
     fields: dict[str, Any], reason: str, param: str
 ) -> None:
     check(asked(**fields))
-    assert pass_through(asked(**fields)) == reason
+    assert asked(**fields).rule == reason
 
 
 @pytest.mark.parametrize(
@@ -244,7 +241,7 @@ def test_an_upstream_that_knows_only_chat_gets_a_clear_400(
 ) -> None:
     check(asked(**fields))
     with pytest.raises(InvalidRequest, match="only chat completions") as caught:
-        check_chat(asked(**fields))
+        asked(**fields).check_chat()
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
@@ -259,14 +256,14 @@ def test_an_upstream_that_knows_only_chat_gets_a_clear_400(
 )
 def test_a_plain_request_is_neither_passed_through_nor_refused(fields: dict[str, Any]) -> None:
     check(asked(**fields))
-    check_chat(asked(**fields))
-    assert pass_through(asked(**fields)) is None
+    asked(**fields).check_chat()
+    assert asked(**fields).rule is None
 
 
 @pytest.mark.parametrize("name", ["conversation", "background"])
 def test_what_every_call_adds_to_is_told_apart(name: str) -> None:
-    assert is_lasting(asked(**{name: "conv_1" if name == "conversation" else True}))
-    assert not is_lasting(asked(previous_response_id="resp_1"))
+    assert asked(**{name: "conv_1" if name == "conversation" else True}).is_lasting
+    assert not asked(previous_response_id="resp_1").is_lasting
 
 
 @pytest.mark.parametrize(

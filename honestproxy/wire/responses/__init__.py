@@ -9,13 +9,7 @@ from honestproxy.wire.responses.answer import NativeResponse, completion, failur
 from honestproxy.wire.responses.events import EventReader, NativeChunk
 from honestproxy.wire.responses.native import native
 from honestproxy.wire.responses.reply import ResponsesWriter
-from honestproxy.wire.responses.request import (
-    ResponsesRequest,
-    check,
-    check_chat,
-    is_lasting,
-    pass_through,
-)
+from honestproxy.wire.responses.request import ResponsesRequest, check, responses_request
 
 __all__ = [
     "EventReader",
@@ -24,10 +18,8 @@ __all__ = [
     "ResponsesRequest",
     "ResponsesWriter",
     "check",
-    "check_chat",
     "completion",
     "failure",
-    "is_lasting",
     "native",
-    "pass_through",
+    "responses_request",
 ]

@@ -35,16 +35,17 @@ class EventReader:
     """Reads chunks out of the bytes of a Response's event stream; the events stay as they came.
 
     A comment or ping rides in front of the next event. Reasoning and bookkeeping become chunks
-    without news, so that a step which fails before its text leaves nothing behind.
+    without news, so that a step which fails before its text leaves nothing behind. `finished`:
+    the answer's last event has come; `done`: `[DONE]` has, which some servers send behind it.
     """
 
-    __slots__ = ("_carried", "_finished", "_news", "_splitter", "done")
+    __slots__ = ("_carried", "_news", "_splitter", "done", "finished")
 
     def __init__(self) -> None:
         self.done = False
         self._splitter = EventSplitter()
         self._carried = b""
-        self._finished = False
+        self.finished = False
         self._news = _News()
 
     def feed(self, received: bytes) -> Iterator[Chunk]:
@@ -63,12 +64,12 @@ class EventReader:
         """What is left at the end of the bytes; raises UpstreamBroken where an answer isn't."""
         if data_of(self._splitter.rest).strip().endswith(b"}"):
             yield from self.feed(b"\n\n")
-        if not self._finished:
+        if not self.finished:
             raise UpstreamBroken("the upstream broke off in mid-answer: no response.completed came")
 
     def _complete(self, event: bytes) -> Chunk:
         self.done = True
-        if not self._finished:
+        if not self.finished:
             raise UpstreamBroken("the upstream's stream ended before its answer did")
         return Chunk({"choices": []}, event=self._carried + event)
 
@@ -101,7 +102,7 @@ class EventReader:
         if kind not in _LAST:
             return head_of(response)
         answer = answer_of(response)
-        self._finished = True
+        self.finished = True
         [last] = answer["choices"]
         choice["delta"] = self._news.missing(last["message"])
         choice["finish_reason"] = last["finish_reason"]

@@ -13,7 +13,7 @@ from msgspec.json import Decoder
 
 from honestproxy.types import ChatRequest, Message, read, text_of, write
 from honestproxy.wire.responses.items import kind_of
-from honestproxy.wire.responses.request import LOGPROBS, ResponsesRequest, is_lasting
+from honestproxy.wire.responses.request import LOGPROBS, ResponsesRequest
 
 _GONE: Final = object()
 _Fields = dict[str, Any]
@@ -105,7 +105,7 @@ def _not_stored(fields: _Fields, asked: ResponsesRequest, step: ChatRequest) -> 
         return
     if asked.get("store") is not False:
         fields["store"] = False
-    if is_lasting(asked):
+    if asked.is_lasting:
         for name in ("conversation", "background"):
             fields.pop(name, None)
 

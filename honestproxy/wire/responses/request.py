@@ -11,7 +11,8 @@ from typing import Any, Final
 from msgspec import Raw
 
 from honestproxy.errors import InvalidRequest
-from honestproxy.types import Document
+from honestproxy.types import ChatRequest, Document
+from honestproxy.wire.request import check_fields, forwarded, parsed, wishes
 from honestproxy.wire.responses import items
 
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -56,9 +57,49 @@ class ResponsesRequest(Document):
             self._chat = self._unchanged() | made
         return self._chat
 
+    @property
+    def rule(self) -> str | None:
+        """Why this request must not be rewritten: the rule's name, or None.
+
+        `conversation.pass_through` has the rules that hold for every request.
+        """
+        return next(_rules(self), None)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether each call leaves something behind, so that no other than its own may be made."""
+        return bool(self.get("conversation") or self.get("background"))
+
+    def check_chat(self) -> None:
+        """Raise InvalidRequest for what an upstream that knows only chat completions can't do."""
+        for where, what, remedy in _beyond_chat(self):
+            message = f"this upstream speaks only chat completions, which have no {what}: {remedy}"
+            raise InvalidRequest(message, param=where, code="unsupported_parameter")
+
     def _unchanged(self) -> dict[str, Any]:
         given = self.fields.items()
         return {n: v for n, v in given if n not in _TRANSLATED and not _is_null(v)}
+
+
+def responses_request(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    """A client's request as the chat request that means the same; the request is its `origin`.
+
+    `honesty` is taken out of the body. Raises InvalidRequest, which names the field.
+    """
+    asked = parsed(ResponsesRequest, body)
+    check(asked)
+    options = wishes(asked, headers)
+    if "honesty" in asked:
+        asked = asked.replace({"honesty"})
+    request = ChatRequest(
+        asked.chat,
+        headers=forwarded(headers),
+        options=options,
+        ours=frozenset({"stream_options"}),
+        origin=asked,
+    )
+    check_fields(request)
+    return request
 
 
 def check(asked: ResponsesRequest) -> None:
@@ -83,26 +124,6 @@ def check(asked: ResponsesRequest) -> None:
         raise InvalidRequest(message, param="input")
 
 
-def pass_through(asked: ResponsesRequest) -> str | None:
-    """Why this request must not be rewritten: the rule's name, or None.
-
-    `conversation.pass_through` has the rules that hold for every request.
-    """
-    return next(_rules(asked), None)
-
-
-def is_lasting(asked: ResponsesRequest) -> bool:
-    """Whether each call leaves something behind, so that no other than its own may be made."""
-    return bool(asked.get("conversation") or asked.get("background"))
-
-
-def check_chat(asked: ResponsesRequest) -> None:
-    """Raise InvalidRequest for what an upstream that knows only chat completions can't do."""
-    for where, what, remedy in _beyond_chat(asked):
-        message = f"this upstream speaks only chat completions, which have no {what}: {remedy}"
-        raise InvalidRequest(message, param=where, code="unsupported_parameter")
-
-
 def _rules(asked: ResponsesRequest) -> Iterator[str]:
     yield from (name for name in _STATEFUL if asked.get(name))
     if built_in := [kind for _, kind in _built_in_tools(asked)]:
@@ -110,6 +131,8 @@ def _rules(asked: ResponsesRequest) -> Iterator[str]:
     given = asked.get("input")
     kinds = [items.kind_of(item) for item in given] if isinstance(given, list) else []
     yield from (kind for kind in kinds if kind not in items.TRANSLATED)
+    if (asked.get("n") or 1) != 1:
+        yield "n (this API has none)"
 
 
 def _beyond_chat(asked: ResponsesRequest) -> Iterator[tuple[str, str, str]]:
