@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from honestproxy import __version__, backends
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.pipeline import Pipeline
-from honestproxy.server import chat, models, relay
+from honestproxy.server import chat, document, models, relay, responses
 from honestproxy.server.catalog import Catalog
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
@@ -76,9 +76,14 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.state.settings = settings
     app.state.pipeline = pipeline
     app.state.catalog = Catalog(pipeline, settings)
-    app.direct = {chat.PATH: chat.ChatCompletions(pipeline, app.state.catalog, settings)}
-    for path, endpoint in app.direct.items():
-        app.add_api_route(path, _route(endpoint), methods=["POST"], openapi_extra=chat.OPERATION)
+    parts = pipeline, app.state.catalog, settings
+    endpoints: list[tuple[str, ASGIApp, dict[str, Any]]] = [
+        (chat.PATH, chat.ChatCompletions(*parts), document.CHAT),
+        (responses.PATH, responses.Responses(*parts), document.RESPONSES),
+    ]
+    app.direct = {path: endpoint for path, endpoint, _ in endpoints}
+    for path, endpoint, told in endpoints:
+        app.add_api_route(path, _route(endpoint), methods=["POST"], openapi_extra=told)
     app.include_router(models.router)
     anything = _route(relay.Relay(pipeline))
     app.add_api_route(
