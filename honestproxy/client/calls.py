@@ -44,7 +44,9 @@ class AsyncCalls:
 
     async def aclose(self) -> None:
         """Wait for what is being let go; the client is its owner's to close."""
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        here = asyncio.get_running_loop()
+        own = [task for task in self._closing if task.get_loop() is here]
+        await asyncio.gather(*own, return_exceptions=True)
 
 
 class ThreadCalls:

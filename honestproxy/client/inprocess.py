@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.client.origin import ORIGIN, RAISED, Origin
 from honestproxy.client.told import Record
+from honestproxy.wire.sse import DONE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
@@ -18,7 +19,6 @@ Head = tuple[int, list[tuple[bytes, bytes]]]
 
 _AHEAD: Final = 64  # parts of a reply that the application may be ahead of its reader
 _GRACE: Final = 0.1  # seconds after the last event, for what the upstream sends behind it
-_ENDS: Final = re.compile(rb"data: ?\[DONE\]\s*\Z")
 _FAILS: Final = re.compile(rb'"code":"upstream_(timeout|broken|unreachable)"')
 
 
@@ -56,7 +56,7 @@ class InProcess:
             raise part
         if part is not None:
             self.record.note(part)
-            self._ended = _ENDS.search(part) is not None
+            self._ended = part.rstrip().endswith(DONE)
         return part
 
     def leave(self) -> None:

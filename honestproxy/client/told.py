@@ -74,15 +74,14 @@ def told(reply: Any) -> Told | None:
     Takes whatever a client gives: completions, parsed ones, chunks and responses; streams that
     have been read, and what their helpers put together; raw responses; and plain dictionaries.
     """
-    if (found := _converted(_field(reply, "honesty"))) is not None:
-        return found
-    for choice in _choices(reply):
-        if (found := _converted(_field(choice, "honesty"))) is not None:
+    below = (getattr(reply, name, None) for name in ("response", "_response", "http_response"))
+    return next(filter(None, map(_told, (reply, *below))), None)
+
+
+def _told(reply: Any) -> Told | None:
+    for part in (reply, *_choices(reply)):
+        if found := _converted(_field(part, "honesty")):
             return found
-    for name in ("response", "_response", "http_response"):
-        below = getattr(reply, name, None)
-        if below is not None and below is not reply:
-            return told(below)
     return _in_http(reply)
 
 

@@ -6,6 +6,7 @@ All other requests go straight to the HTTP client that was wrapped.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -32,6 +33,7 @@ class Applications:
         self._connection = connection
         first = self._made()
         self._unused: list[Proxy] = [first]
+        self._lock = threading.Lock()
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Proxy] = WeakKeyDictionary()
         self._suffixes = [path.removeprefix(_BASE) for path in first.direct]
 
@@ -44,11 +46,17 @@ class Applications:
 
     def answer(self, suffix: str, body: bytes, origin: Origin) -> InProcess:
         """The reply of the running loop's application, not begun yet."""
-        loop = asyncio.get_running_loop()
-        app = self._by_loop.get(loop)
-        if app is None:
-            app = self._by_loop[loop] = self._unused.pop() if self._unused else self._made()
+        app = self._by_loop.get(asyncio.get_running_loop()) or self._first()
         return InProcess(app, _BASE + suffix, body, origin)
+
+    def _first(self) -> Proxy:
+        for loop in list(self._by_loop):
+            if loop.is_closed():
+                self._by_loop.pop(loop, None)
+        with self._lock:
+            app = self._unused.pop() if self._unused else self._made()
+        self._by_loop[asyncio.get_running_loop()] = app
+        return app
 
     def _made(self) -> Proxy:
         app = create_app(self._settings, OpenAICompatible.over(self._connection))
