@@ -151,6 +151,8 @@ class Sense:
         started = time.perf_counter()
         said = f"learning where {self._name} is in doubt (once)"
         reader.check(exemplars)
+        from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
         prompts = self._tokenised(exemplars)
         alone = [p for p, e in zip(prompts, exemplars, strict=True) if len(e.messages) == 1]
         prefix = features.common(alone or prompts)
@@ -162,7 +164,8 @@ class Sense:
             chosen, begin = [prompts[i] for i in batch], shared if begun else None
             rows |= zip(batch, self._vectors(chosen, begin, layers), strict=True)
         vectors = np.stack([rows[i] for i in range(len(prompts))])
-        fitted = reader.fit(vectors, exemplars, digest, prefix)
+        with threadpool_limits(1, "blas"):  # several wait for one another longer than they work
+            fitted = reader.fit(vectors, exemplars, digest, prefix)
         figures = ", ".join(f"{name} {value:.3f}" for name, value in fitted.figures.items())
         progress(f"{said}: {time.perf_counter() - started:.0f} s, {figures}")
         return fitted
