@@ -14,6 +14,7 @@ from msgspec.json import Decoder, encode
 from msgspec.json import decode as _decode
 
 _fields_of = Decoder(dict[str, Raw]).decode
+_items_of = Decoder(list[Raw]).decode
 
 
 def read(raw: bytes | Raw) -> Any:
@@ -21,7 +22,7 @@ def read(raw: bytes | Raw) -> Any:
     try:
         return _decode(raw)
     except (DecodeError, ValidationError):
-        return json.loads(bytes(raw))
+        return json.loads(bytes(raw), parse_int=_number)
 
 
 def write(value: Any) -> bytes:
@@ -29,7 +30,24 @@ def write(value: Any) -> bytes:
     try:
         return encode(value)
     except (UnicodeEncodeError, ValueError):  # lone surrogates: valid in JSON, not in UTF-8
-        return json.dumps(_thawed(value), separators=(",", ":")).encode()
+        return _spelled(value).encode()
+
+
+def _spelled(value: Any) -> str:
+    """JSON in ASCII, but for what came as JSON: that stays as it came."""
+    if isinstance(value, Raw):
+        return bytes(value).decode()
+    if isinstance(value, Mapping):
+        items = (f"{json.dumps(name)}:{_spelled(item)}" for name, item in value.items())
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_spelled, value)) + "]"
+    return json.dumps(value)
+
+
+def _number(digits: str) -> int | float:
+    # Python refuses to read integers of more digits than that, which JSON allows.
+    return int(digits) if len(digits) <= 4300 else float(digits)
 
 
 def _thawed(value: Any) -> Any:
@@ -50,25 +68,36 @@ def split_object(raw: bytes) -> dict[str, Raw]:
     try:
         return _fields_of(raw)
     except (DecodeError, ValidationError):
-        return dict(_slices(raw.decode("utf-8")))
+        return dict(_slices(raw.decode("utf-8"), dict))
 
 
-def _slices(text: str) -> Iterator[tuple[str, Raw]]:
-    if not isinstance(json.loads(text), dict):
-        raise ValueError("expected a JSON object")
-    scan, blank = json.JSONDecoder().raw_decode, " \t\r\n"
+def split_list(raw: bytes) -> list[Raw]:
+    """The items of a JSON list, each as the bytes it came in. Raises ValueError alike."""
+    try:
+        return _items_of(raw)
+    except (DecodeError, ValidationError):
+        return [item for _, item in _slices(raw.decode("utf-8"), list)]
+
+
+def _slices(text: str, kind: type) -> Iterator[tuple[str, Raw]]:
+    """What an object or a list holds, by name; a list's items have none."""
+    if not isinstance(json.loads(text, parse_int=_number), kind):
+        raise ValueError(f"expected a JSON {'object' if kind is dict else 'list'}")
+    scan, blank = json.JSONDecoder(parse_int=_number).raw_decode, " \t\r\n"
 
     def skip(at: int, over: str) -> int:
         while text[at] in over:
             at += 1
         return at
 
-    at = skip(0, blank + "{")
-    while text[at] != "}":
-        key, at = scan(text, at)
-        start = skip(at, blank + ":")
+    name, at = "", skip(skip(0, blank) + 1, blank)
+    while text[at] not in "}]":
+        if kind is dict:
+            name, at = scan(text, at)
+            at = skip(at, blank + ":")
+        start = at
         _, at = scan(text, start)
-        yield key, Raw(text[start:at].encode())
+        yield name, Raw(text[start:at].encode())
         at = skip(at, blank + ",")
 
 
@@ -111,6 +140,15 @@ class Document:
             return value
         known[name] = value = read(value) if kind is Raw else _thawed(value)
         return value
+
+    def items(self, name: str) -> list[Any]:
+        """The items of a list, each unread where they are still bytes."""
+        value = self.fields.get(name) or []
+        return list(split_list(bytes(value)) if isinstance(value, Raw) else value)
+
+    def objects(self, name: str) -> list[Document]:
+        """The objects in a list."""
+        return [Document(bytes(i) if isinstance(i, Raw) else i) for i in self.items(name)]
 
     def dict(self) -> dict[str, Any]:
         """The whole object, parsed."""

@@ -150,7 +150,7 @@ async def _present(task: Awaitable[T | None], at: int) -> T | None:
 def joined(responses: Sequence[ChatResponse], told: Sequence[dict[str, Any]]) -> ChatResponse:
     """One response with the first choice of each, and what is told of it."""
     choices = [
-        {**response.choice, "index": at, **more}
+        {**response.objects("choices")[0].fields, "index": at, **more}
         for at, (response, more) in enumerate(zip(responses, told, strict=True))
     ]
     return responses[0].replace(choices=choices)

@@ -9,6 +9,7 @@ import jinja2
 import pytest
 
 from honestproxy import conversation
+from honestproxy.document import read, write
 from honestproxy.types import ChatRequest
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -87,7 +88,8 @@ def test_after_anyone_else_our_words_are_a_message_of_their_own(role: str) -> No
 
 def test_a_message_without_text_becomes_our_words_alone() -> None:
     asked = request(model="m", messages=[{"role": "user", "content": None}])
-    assert conversation.instructed(asked, "Why?") == [{"role": "user", "content": "Why?"}]
+    said = read(write(conversation.instructed(asked, "Why?")))
+    assert said == [{"role": "user", "content": "Why?"}]
 
 
 MISTRAL = """{{ bos_token }}{% for message in messages %}

@@ -6,23 +6,24 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from honestproxy.wire.request import FORWARDED
+from honestproxy.server import document
+from honestproxy.wire.request import forwarded
 
 router = APIRouter()
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", openapi_extra=document.MODELS)
 async def list_models(request: Request) -> dict[str, Any]:
     """The upstream's models and their variants `model@strategy`."""
-    found: dict[str, Any] = await request.app.state.catalog.models(forwarded(request))
+    found: dict[str, Any] = await request.app.state.catalog.models(forwarded(request.headers))
     return found
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", openapi_extra=document.MODEL)
 async def retrieve_model(request: Request) -> dict[str, Any]:
     """One model; variants included."""
     name = request.path_params["name"]  # undeclared, so that no 422 of FastAPI's is documented
-    found: dict[str, Any] = await request.app.state.catalog.model(name, forwarded(request))
+    found: dict[str, Any] = await request.app.state.catalog.model(name, forwarded(request.headers))
     return found
 
 
@@ -30,9 +31,3 @@ async def retrieve_model(request: Request) -> dict[str, Any]:
 async def health() -> dict[str, str]:
     """Whether the proxy answers; says nothing of the upstream."""
     return {"status": "ok"}
-
-
-def forwarded(request: Request) -> dict[str, str]:
-    """Those of the client's headers that go upstream."""
-    headers = request.headers
-    return {FORWARDED[name]: headers[name] for name in FORWARDED if name in headers}
