@@ -63,7 +63,7 @@ def opened(request: ChatRequest, opening: Sequence[str | None], question: str) -
         "role": "assistant",
         "content": parts if None in opening else "".join(map(str, opening)),
     }
-    messages = [*request.unread_messages(), begun]
+    messages = [*request.items("messages"), begun]
     return _without_tools(request).replace(_REWRITE_LEAVES, messages=messages, echo=True)
 
 
@@ -81,8 +81,8 @@ def single_message(request: ChatRequest, text: str, *, answers: bool = True) -> 
 
 def instructed(request: ChatRequest, instruction: str) -> list[Any]:
     """The messages with our instruction last; all but the last one stay unread bytes."""
-    messages = request.unread_messages()
-    last = request.messages[-1]
+    messages = request.items("messages")
+    last = request.objects("messages")[-1]
     if last.get("role") != "user":
         return [*messages, {"role": "user", "content": instruction}]
     content = last.get("content")
@@ -90,7 +90,7 @@ def instructed(request: ChatRequest, instruction: str) -> list[Any]:
         ours: Any = [*content, {"type": "text", "text": instruction}]
     else:
         ours = f"{content}\n\n{instruction}" if content else instruction
-    return [*messages[:-1], {**last, "content": ours}]
+    return [*messages[:-1], {**last.fields, "content": ours}]
 
 
 def query(request: ChatRequest) -> str:

@@ -136,7 +136,10 @@ class Run:
             return chunk
         one = self._shared is None
         told = [self._body(self.honesty if one else a.honesty) for a in self._answers]
-        choices = [{**c, **told[0 if one else c["index"]]} for c in chunk.choices]
+        choices = [
+            {**choice.fields, **told[0 if one else choice.get("index")]}
+            for choice in chunk.objects("choices")
+        ]
         return chunk.replace(**self._body(self.honesty), choices=choices)
 
     def _usage(self, reports: Sequence[ChatResponse] | Sequence[Chunk]) -> dict[str, Any]:

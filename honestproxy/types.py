@@ -8,9 +8,6 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
-from msgspec import DecodeError, Raw, ValidationError
-from msgspec.json import Decoder
-
 from honestproxy.document import Document, read, split_object, write
 
 __all__ = ["Document", "read", "split_object", "write"]  # whoever needs types needs these, too
@@ -30,8 +27,6 @@ DoubtKind = Literal[
 """The six categories of HoneSet (arXiv 2406.00380) and facts the model doesn't reliably know."""
 
 DOUBT_KINDS: Final[tuple[DoubtKind, ...]] = get_args(DoubtKind)
-
-_items_of = Decoder(list[Raw]).decode
 
 Outcome = Literal["rewritten", "draft_kept", "draft_fallback", "passed_through"]
 
@@ -118,16 +113,6 @@ class ChatRequest(Document):
     def messages(self) -> list[Message]:
         """The conversation, parsed."""
         return self.get("messages") or []
-
-    def unread_messages(self) -> list[Any]:
-        """The conversation, each message as the bytes it came in where they are still there."""
-        value = self.fields.get("messages") or []
-        if not isinstance(value, Raw):
-            return list(value)
-        try:
-            return list(_items_of(value))
-        except (DecodeError, ValidationError):
-            return self.messages
 
     def with_headers(self, headers: Mapping[str, str]) -> ChatRequest:
         """The same request with other headers."""
