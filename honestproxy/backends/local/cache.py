@@ -11,7 +11,7 @@ from typing import Any, Final
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-ROOM: Final = 256
+ROOM: Final = 64
 """Tokens that fit in before everything is copied to where there is room again."""
 
 
