@@ -66,6 +66,8 @@ class EventReader:
             yield from self.feed(b"\n\n")
         if not self.finished:
             raise UpstreamBroken("the upstream broke off in mid-answer: no response.completed came")
+        if self._carried and not self.done:
+            yield Chunk({"choices": []}, event=self._carried)
 
     def _complete(self, event: bytes) -> Chunk:
         self.done = True
