@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from pydantic import BaseModel
 from honestproxy import honest
 from honestproxy.client import Told
 from honestproxy.types import Doubt
+from tests.able import Able, mind
 from tests.client.clients import BOTH, KEY, KINDS, called, closed, made, plain, read, wrapped
 from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, ask, script, step_of
 from tests.upstreams import (
@@ -168,6 +171,30 @@ async def _async_helped(client: Any) -> tuple[str, Told | None]:
     async with client.chat.completions.stream(**ask()) as stream:
         final = await stream.get_final_completion()
         return final.choices[0].message.content, honest.trace(stream)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_responses_are_honest_and_have_a_trace_as_well(kind: type) -> None:
+    asked = {"model": "unsure", "input": "What does it cost now?"}
+    async with wrapped(kind, Able(None)) as (client, _):
+        whole = await called(client.responses.create, **asked)
+        stream = await called(client.responses.create, **asked, stream=True)
+        events = await read(stream)
+        text, told = await called(_put_together if kind is OpenAI else _async_put_together, client)
+    assert whole.output_text == events[-1].response.output_text == text == mind.MERGED
+    for given in (whole, stream, events[-1], events[-1].response):
+        assert honest.trace(given).outcome == "rewritten"
+    assert told.outcome == "rewritten"
+
+
+def _put_together(client: Any) -> tuple[str, Told | None]:
+    with client.responses.stream(model="unsure", input="What does it cost?") as stream:
+        return stream.get_final_response().output_text, honest.trace(stream)
+
+
+async def _async_put_together(client: Any) -> tuple[str, Told | None]:
+    async with client.responses.stream(model="unsure", input="What does it cost?") as stream:
+        return (await stream.get_final_response()).output_text, honest.trace(stream)
 
 
 class Price(BaseModel):
@@ -569,6 +596,13 @@ async def test_event_hooks_of_the_inner_http_client_see_each_call() -> None:
         inner._client.event_hooks = {"request": [hook]}
         await honest(inner).chat.completions.create(**ask())
     assert Counter(seen) == steps(server.seen)
+
+
+def test_importing_it_brings_in_no_server_and_no_sdk() -> None:
+    heavy = "{'fastapi', 'aiohttp', 'openai', 'litellm', 'httpx', 'httpx2'}"
+    code = f"import sys; from honestproxy import honest; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_what_is_no_openai_client_is_told_so() -> None:
