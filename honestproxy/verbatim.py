@@ -53,7 +53,7 @@ class Verbatim:
                 if chunks and chunks[0].headers:
                     self.headers = chunks[0].headers
                 last.extend(chunks)
-                for chunk in _merged(chunks):
+                for chunk in chunks if request.origin else _merged(chunks):
                     yield chunk
         except StopAsyncIteration:
             pass

@@ -13,7 +13,7 @@ from honestproxy.backends.scripted import Scripted
 from honestproxy.settings import Settings
 from tests.proxy import DOUBT, DRAFT, MERGED, proxy, serving
 from tests.responding import Responding, asked_by_chat, deltas, honesty, told
-from tests.upstreams import answer, completion
+from tests.upstreams import answer, chunk, completion, event, events
 
 ASK: dict[str, Any] = {"model": "m", "input": "What does it cost now?"}
 TOOL = {"type": "function", "name": "get_quote", "parameters": {}, "strict": False}
@@ -28,10 +28,10 @@ async def test_an_upstream_without_responses_is_asked_by_chat(
     async with proxy(above, strategy=strategy) as on:
         fields: dict[str, Any] = {"instructions": "Be brief.", "metadata": {"a": "b"}}
         if streamed:
-            events = await told(on, **ASK, **fields)
-            assert events[0].type == "response.created"
-            reply = events[-1].response
-            assert deltas(events) == reply.output_text
+            found = await told(on, **ASK, **fields)
+            assert found[0].type == "response.created"
+            reply = found[-1].response
+            assert deltas(found) == reply.output_text
         else:
             reply = await on.client.responses.create(**ASK, **fields)
         chats = asked_by_chat(on)
@@ -41,6 +41,14 @@ async def test_an_upstream_without_responses_is_asked_by_chat(
     assert not any(body.keys() & {"store", "metadata"} for body in chats.values())
     assert {body["messages"][0]["content"] for body in chats.values()} == {"Be brief."}
     assert not [seen for seen in on.upstream.seen if seen.method == "DELETE"]
+
+
+async def test_chunks_that_come_at_once_are_translated_each() -> None:
+    pieces = [event(chunk("a")), event(chunk("b")), event(chunk(None, "stop"))]
+    at_once = events(b"".join(pieces))
+    async with proxy(Responding({"draft": at_once}, knows=False), strategy="raw") as on:
+        found = await told(on, **ASK)
+    assert (deltas(found), found[-1].type) == ("ab", "response.completed")
 
 
 async def test_that_an_upstream_knows_only_chat_is_remembered() -> None:
@@ -99,9 +107,9 @@ async def test_a_backend_of_ones_own_is_asked_by_chat() -> None:
         with pytest.raises(openai.BadRequestError, match="only chat completions"):
             await client.responses.create(model="scripted", input="x", previous_response_id="r")
         stream = await client.responses.create(model="scripted@raw", input="x", stream=True)
-        events = [event async for event in stream]
+        found = [event async for event in stream]
     assert (made.output_text, made.store) == (MERGED, False)
-    assert events[-1].response.output_text == DRAFT
+    assert found[-1].response.output_text == DRAFT
     assert all("store" not in request and not request.origin for request in backend.requests)
 
 
