@@ -173,6 +173,11 @@ def test_abilities_name_tools_attachments_results_and_what_the_app_says() -> Non
         assert line in told
 
 
+def test_abilities_name_custom_tools_by_their_own_name() -> None:
+    tool = {"type": "custom", "custom": {"name": "grep", "description": "Finds words"}}
+    assert conversation.abilities(request(tools=[tool]), ()) == "- Tool grep: Finds words"
+
+
 def test_without_any_the_abilities_say_so() -> None:
     asked = request(model="m", messages=[{"role": "user", "content": "hi"}])
     assert conversation.abilities(asked, ()).startswith("- Nothing beyond this conversation")
