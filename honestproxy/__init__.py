@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
 if TYPE_CHECKING:
+    from typing import Any
+
     from honestproxy.client import acompletion, completion, honest
 
 __all__ = ["acompletion", "completion", "honest"]
@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when first asked for."""
-    if name in __all__:
-        return getattr(importlib.import_module("honestproxy.client"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("honestproxy.client"), name)

@@ -14,7 +14,7 @@ from honestproxy.settings import Settings
 C = TypeVar("C")
 
 _ATTRIBUTE: Final = "honestproxy"
-"""Where an HTTP client of ours keeps its `_Origin`."""
+"""Where an HTTP client of ours keeps what is inside it."""
 
 _WHAT: Final = (
     "pass an OpenAI client, such as OpenAI(), AsyncOpenAI(), AzureOpenAI() or AsyncAzureOpenAI()"
