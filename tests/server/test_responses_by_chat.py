@@ -91,6 +91,12 @@ async def test_what_chat_has_no_place_for_is_a_clear_400(
     assert caught.value.param == param
 
 
+async def test_a_field_that_the_upstream_lets_pass_is_no_trouble_in_the_envelope() -> None:
+    async with proxy(Responding(knows=False), strategy="raw") as on:
+        reply = await on.client.responses.create(**ASK, extra_body={"service_tier": ["odd"]})
+    assert (reply.output_text, reply.service_tier) == (DRAFT, None)
+
+
 async def test_a_backend_of_ones_own_is_asked_by_chat() -> None:
     said = {"draft": DRAFT, "confusion": DOUBT, "merge": MERGED}
 

@@ -18,7 +18,7 @@ from honestproxy.wire.responses.request import ResponsesRequest
 from honestproxy.wire.responses.usage import chat_usage, responses_usage
 
 _CUT: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_TIERS: Final = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
+_TIERS: Final = ("auto", "default", "flex", "scale", "priority", "fast")
 _ECHOED: Final[Mapping[str, Any]] = {
     "instructions": None,
     "max_output_tokens": None,
