@@ -37,7 +37,8 @@ FORBIDDEN = {
     "run": ["wire", "pipeline", "strategies", "backends", "server"],
     "verbatim": ["wire", "pipeline", "strategies", "backends", "server"],
     "pipeline": ["wire", "server"],
-    "server": ["client"],
+    "evals": ["server", "client"],
+    "server": ["client", "evals"],
     "client": [],
 }
 """By part of the package, what it may not import; "" is all of ours. None may import `cli`."""
