@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import socket
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +19,7 @@ from honestproxy.backends.connection import Body, Exchange
 from honestproxy.client.origin import ORIGIN, Origin
 
 _LINGER: Final = 0.02  # seconds that a body's end may come after the answer's
+_STALE: Final = 10  # connections of other loops that a call may come upon
 _AHEAD: Final = 64  # parts of a body that a thread may be ahead of their reader
 
 
@@ -29,6 +31,8 @@ class AsyncCalls:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._closing: set[asyncio.Task[None]] = set()
+        self._home: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._has_moved = False
 
     async def open(
         self, method: str, path: str, headers: Mapping[str, str], body: Body = None
@@ -37,10 +41,20 @@ class AsyncCalls:
         origin = ORIGIN.get()
         request = origin.call(method, path, headers, body)
         try:
-            response = await self._client.send(request, stream=True)
+            response = await self._sent(request)
         except Exception as error:  # noqa: BLE001 - raised again by the transport, as it is
             raise origin.failed(error) from None
         return _AsyncExchange(response, origin, self._closing)
+
+    async def _sent(self, request: Any) -> Any:
+        """The response's head. A connection kept from another loop is no reason to fail."""
+        here = asyncio.get_running_loop()
+        self._home = self._home or weakref.ref(here)
+        self._has_moved = self._has_moved or self._home() is not here
+        for _ in range(_STALE if self._has_moved else 0):
+            with suppress(RuntimeError):  # what asyncio says of it; the client drops it then
+                return await self._client.send(request, stream=True)
+        return await self._client.send(request, stream=True)
 
     async def aclose(self) -> None:
         """Wait for what is being let go; the client is its owner's to close."""

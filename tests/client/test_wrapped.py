@@ -25,6 +25,7 @@ from honestproxy.client import Told
 from honestproxy.types import Doubt
 from tests.able import Able, mind
 from tests.client.clients import BOTH, KEY, KINDS, called, closed, made, plain, read, wrapped
+from tests.outside.environments import run
 from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, ask, script, step_of
 from tests.upstreams import (
     Reply,
@@ -521,22 +522,33 @@ async def test_a_client_that_is_forgotten_leaves_no_threads() -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_an_asynchronous_client_serves_one_loop_after_another() -> None:
-    once = {"Connection": "close"}  # the SDK's own connections belong to a loop, too
-    replies = script(
-        draft=answer(completion(DRAFT), headers=once),
-        confusion=answer(completion(DOUBT), headers=once),
-        merge=answer(completion(MERGED), headers=once),
-    )
-    async with wrapped(AsyncOpenAI, replies) as (client, _):
+LOOPS = """
+import asyncio, sys
+from openai import AsyncOpenAI
+from honestproxy import honest
 
-        async def both() -> list[str]:
-            asked = [client.chat.completions.create(**ask()) for _ in range(2)]
-            return [r.choices[0].message.content for r in await asyncio.gather(*asked)]
+client = honest(AsyncOpenAI(base_url=sys.argv[1], api_key="k", max_retries=0))
+asked = {"model": "m", "messages": [{"role": "user", "content": "What does it cost now?"}]}
 
-        for _ in range(2):
-            assert await asyncio.to_thread(asyncio.run, both()) == [MERGED, MERGED]
-        assert await both() == [MERGED, MERGED]
+async def both():
+    replies = await asyncio.gather(*(client.chat.completions.create(**asked) for _ in range(2)))
+    print(*(honest.trace(reply).outcome for reply in replies))
+
+async def main():
+    await both()
+    await asyncio.to_thread(asyncio.run, both())
+    await both()
+
+asyncio.run(main())
+asyncio.run(both())
+"""
+
+
+async def test_an_asynchronous_client_serves_several_loops() -> None:
+    async with upstream(DOUBTFUL) as server:  # each loop leaves connections behind
+        code, printed = await run(sys.executable, "-c", LOOPS, server.url, env={})
+    assert code == 0, printed
+    assert printed.splitlines().count("rewritten rewritten") == 4, printed
 
 
 # --- wrapping ---
