@@ -135,6 +135,32 @@ async def test_llama_cpp_answers_through_the_proxy(llama_cpp, strategy, ask) -> 
     assert bool(honesty) == (strategy != "raw")
 
 
+async def responded(client: AsyncOpenAI, model: str) -> None:
+    """A Response, whole and by its events, from what stores none."""
+    ask = {"model": model, "input": QUESTION[0]["content"], "max_output_tokens": 40}
+    ends = ("completed", "incomplete")  # where the cap cut it off
+    reply = await client.responses.create(**ask, instructions="Be brief.")
+    assert reply.output_text.strip()
+    assert reply.status in ends
+    assert not getattr(reply, "store", False)
+    events = [event async for event in await client.responses.create(**ask, stream=True)]
+    assert events[0].type == "response.created"
+    assert events[-1].type in {f"response.{end}" for end in ends}
+    assert events[-1].response.output_text.strip()
+    assert events[-1].response.usage.total_tokens > 0
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("strategy", ["raw", "introspect"])
+async def test_the_embedded_model_answers_as_responses_do(embedded, strategy) -> None:
+    await responded(embedded, f"{MODEL}@{strategy}")
+
+
+@pytest.mark.upstream
+async def test_llama_cpp_answers_as_responses_do(llama_cpp) -> None:
+    await responded(llama_cpp, "smollm2@gated")
+
+
 @pytest.mark.upstream
 async def test_llama_cpps_errors_come_through_as_it_says_them(llama_cpp) -> None:
     with pytest.raises(openai.APIStatusError) as caught:

@@ -110,11 +110,17 @@ class OpenAICompatible:
             return wire.models(await exchange.read(), _kind(exchange))
 
     async def discard(self, request: ChatRequest, response: ChatResponse) -> None:
-        """Delete a Response that is stored upstream. Raises UpstreamError."""
-        if not self._knows_only_chat:
-            path = f"{RESPONSES}/{quote(str(response.get('id')), safe='')}"
+        """Delete a Response where it is stored. Raises UpstreamError where it stays."""
+        is_stored = response.get("store")  # None: the upstream doesn't say
+        if is_stored is False or self._knows_only_chat:
+            return
+        path = f"{RESPONSES}/{quote(str(response.get('id')), safe='')}"
+        try:
             async with self._sent("DELETE", path, request.headers) as exchange:
                 await exchange.read()
+        except UpstreamError as error:
+            if is_stored or error.status not in _MISSING:
+                raise
 
     async def relay(
         self, method: str, path: str, headers: Mapping[str, str], body: Body

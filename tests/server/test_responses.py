@@ -80,7 +80,9 @@ async def test_nothing_is_deleted_that_isnt_stored_or_is_the_answer(asking: dict
     assert not [seen for seen in on.upstream.seen if seen.method == "DELETE"]
 
 
-async def test_a_deletion_that_fails_is_nobodys_trouble() -> None:
+async def test_a_deletion_that_fails_is_logged_and_nobodys_trouble(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Stubborn(Responding):
         def _kept(self, method: str, name: str) -> Reply:
             return answer({"error": {"message": "no"}}, status=500)
@@ -88,6 +90,22 @@ async def test_a_deletion_that_fails_is_nobodys_trouble() -> None:
     async with proxy(Stubborn({"confusion": DOUBT})) as on:
         reply = await on.client.responses.create(**ASK)
     assert reply.output_text == MERGED
+    assert ["still stored upstream" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("says", [False, None])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_upstream_that_stores_nothing_is_not_complained_of(
+    says: bool | None, streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft = responses.whole(ASK, Said(DRAFT), 1) | {"store": says}
+    reply = answer(draft)
+    if streamed:
+        reply = typed({"type": "response.completed", "sequence_number": 0, "response": draft})
+    async with proxy(Responding({"draft": reply, "confusion": DOUBT})) as on:
+        await posted(on, ASK | {"stream": streamed})
+    deleted = [seen for seen in on.upstream.seen if seen.method == "DELETE"]
+    assert (len(deleted), caplog.records) == (0 if says is False else 1, [])
 
 
 async def test_a_merge_that_fails_gives_the_stored_draft() -> None:

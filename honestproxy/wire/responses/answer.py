@@ -81,8 +81,9 @@ def answer_of(own: Document) -> dict[str, Any]:
 
 
 def head_of(own: Document) -> dict[str, Any]:
-    """Which answer this is, whenever and by whichever model."""
+    """Which answer this is, when and by which model it was made, and whether it is stored."""
     head = {"id": own.get("id"), "created": own.get("created_at"), "model": own.get("model")}
+    head["store"] = own.get("store")
     return {name: value for name, value in head.items() if value is not None}
 
 
