@@ -13,7 +13,8 @@
     ├── BackendError          500  a backend can't start or run here
     │   └── ModelUnavailable       its files are missing or broken
     ├── PromptError           500  a prompt file and its values don't match
-    └── SettingsError              a setting is unknown or wrong (command line only)
+    ├── SettingsError              a setting is unknown or wrong (command line only)
+    └── EvaluationError            data, log or configuration of an evaluation can't be used
 
 Messages say what to do next. https://platform.openai.com/docs/guides/error-codes
 """
@@ -162,3 +163,10 @@ class SettingsError(HonestProxyError):
 
     type = "invalid_request_error"
     code = "settings_error"
+
+
+class EvaluationError(HonestProxyError):
+    """An evaluation's data, log or configuration can't be used; the message names file and line."""
+
+    type = "invalid_request_error"
+    code = "evaluation_error"
