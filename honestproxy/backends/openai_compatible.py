@@ -143,16 +143,19 @@ class OpenAICompatible:
     @asynccontextmanager
     async def _asked(self, request: ChatRequest) -> AsyncIterator[tuple[_Api, Exchange]]:
         """A good response to a request, from the API that the client asked or else from chat."""
+        if request.origin is None:
+            async with self._sent("POST", CHAT, request.headers, request.raw) as exchange:
+                yield _CHAT, exchange
+            return
         async with AsyncExitStack() as sending:
-            exchange = await self._native(request, sending)
-            if exchange is not None:
-                yield _RESPONSES, exchange
+            native = await self._native(request, sending)
+            if native is not None:
+                yield _RESPONSES, native
                 return
             body = request.without_origin().raw
             sent = self._sent("POST", CHAT, request.headers, body)
             exchange = await sending.enter_async_context(sent)
-            if request.origin is not None:
-                self._only_chat_until = time.monotonic() + _REMEMBERED
+            self._only_chat_until = time.monotonic() + _REMEMBERED
             yield _CHAT, exchange
 
     async def _native(self, request: ChatRequest, sending: AsyncExitStack) -> Exchange | None:
