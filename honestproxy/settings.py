@@ -41,6 +41,12 @@ class Settings(BaseModel):
     strategies_allowed: tuple[str, ...] | None = Field(
         None, description="Strategies a request may choose; all where unset."
     )
+    experiment: dict[str, float] | None = Field(
+        None, description="Shares of a live A/B, e.g. raw=50,gated=50; a client's choice wins."
+    )
+    experiment_header: str = Field(
+        "X-Honesty-User", description="Header that names whose requests fall to one arm."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8400, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     stream_head_wait: float = Field(2.0, ge=0, description="Seconds before a stream's head.")
@@ -63,6 +69,21 @@ class Settings(BaseModel):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("experiment", mode="before")
+    @classmethod
+    def _shares(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {name.strip(): share.strip() or "1" for name, _, share in pairs}
+
+    @field_validator("experiment", mode="after")
+    @classmethod
+    def _positive(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and (len(value) < 2 or min(value.values()) <= 0):
+            raise ValueError("give two arms or more, each with a share above 0: raw=50,gated=50")
         return value
 
     @field_validator("prompts", "cache", "exemplars", mode="after")

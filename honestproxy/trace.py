@@ -40,9 +40,13 @@ class Step:
 
 @dataclass(slots=True)
 class Trace:
-    """The calls of one request, in the order they were started."""
+    """The calls of one request, in the order they were started.
+
+    `arm` is that of a live experiment, where the request has fallen to one.
+    """
 
     strategy: str
+    arm: str | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
@@ -76,8 +80,10 @@ class Honesty:
         doubts = (
             [{"kind": d.kind, "statement": d.statement} for d in found.items] if found else None
         )
+        arm = {"arm": self.trace.arm} if self.trace.arm else {}
         return {
             "strategy": self.trace.strategy,
+            **arm,
             "outcome": self.outcome,
             "reason": self.reason,
             "doubts": doubts,

@@ -31,6 +31,8 @@ FLAGS = (
     "threshold",
     "capabilities",
     "strategies_allowed",
+    "experiment",
+    "experiment_header",
     "on_failure",
     "reply",
     "usage",

@@ -90,7 +90,10 @@ async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, 
 
 
 class Answering:
-    """Begins a turn and sends its answer, while watching for its client to leave."""
+    """Begins a turn and sends its answer, while watching for its client to leave.
+
+    `failed` says at the end what went wrong, if anything did.
+    """
 
     def __init__(self, receive: Receive, send: Send, settings: Settings, writer: Writer) -> None:
         self._receive = receive
@@ -99,6 +102,7 @@ class Answering:
         self._writer = writer
         self._explained: Explain = _as_it_is
         self._sent_at = 0.0
+        self.failed: str | None = None
 
     async def answer(
         self,
@@ -147,6 +151,7 @@ class Answering:
             await chunks.aclose()
 
     async def _refuse(self, run: AnyRun, error: HonestProxyError) -> None:
+        self.failed = error.message
         explained = await self._explained(error)
         await refuse(self._send, explained, reply.headers(run.honesty))
 
@@ -180,8 +185,10 @@ class Answering:
                 chunk = await anext(chunks, None)
             end = self._writer.end()
         except HonestProxyError as error:
+            self.failed = error.message
             end = self._writer.error(error)
         except Exception:
+            self.failed = "honestproxy failed"
             log.exception("trace %s failed", run.honesty.trace.id)
             end = self._writer.error(HonestProxyError("honestproxy failed; its log says why"))
         finally:

@@ -52,7 +52,8 @@ def error(error: HonestProxyError) -> bytes:
 def headers(honesty: Honesty) -> dict[str, str]:
     """What a reply's headers tell: strategy and trace, and the outcome where it is known."""
     told = {"x-honesty-trace-id": honesty.trace.id, "x-honesty-strategy": honesty.trace.strategy}
-    return told | ({"x-honesty-outcome": honesty.outcome} if honesty.outcome else {})
+    told |= {"x-honesty-outcome": honesty.outcome} if honesty.outcome else {}
+    return told | ({"x-honesty-arm": honesty.trace.arm} if honesty.trace.arm else {})
 
 
 def model_list(models: Iterable[dict[str, Any]], strategies: Iterable[str]) -> dict[str, Any]:
