@@ -83,7 +83,7 @@ clean:  ## remove the virtual environments and caches of tools; fetched models s
 	@touch $@ .venv/.installed
 
 .venv/.installed-dev: pyproject.toml .venv/.torch | .venv/.made
-	@$(PIP) install --quiet --editable ".[local,litellm]" --group dev
+	@$(PIP) install --quiet --editable ".[local,litellm,evals]" --group dev
 	@touch $@ .venv/.installed-local .venv/.installed
 
 # Clients that can't live beside our own packages, for tests/outside. Without a network those

@@ -1,0 +1,113 @@
+"""What arms cost: calls, tokens, money, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from honestproxy.evals.figures import Figure
+from honestproxy.evals.records import Answered
+from honestproxy.evals.stats import Estimate, aligned, paired_ratio
+
+Price = Callable[[Mapping[str, Any]], float | None]
+"""What a `usage` costs in dollars; None where the price isn't known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What an arm's answers cost. All but `money` and `errors` are by question.
+
+    Seconds are of answers alone, since an error may come at once, or after all retries. `money`
+    is the sum over answers whose price is known; the others are unscored.
+    """
+
+    n: int
+    errors: int
+    calls: Figure
+    prompt_tokens: Figure
+    completion_tokens: Figure
+    tokens: Figure
+    money: Figure
+    seconds_p50: Figure
+    seconds_p95: Figure
+    first_p50: Figure
+    first_p95: Figure
+
+
+def costs(answers: Sequence[Answered], price: Price | None = None) -> Costs:
+    """Calls, tokens, money and seconds of one arm's answers."""
+    good = [answer for answer in answers if answer.error is None]
+    seconds = [answer.seconds for answer in good]
+    first = [answer.first for answer in good]
+    return Costs(
+        n=len(answers),
+        errors=len(answers) - len(good),
+        calls=_mean([float(answer.calls) for answer in answers]),
+        prompt_tokens=_mean([_tokens(answer, "prompt_tokens") for answer in answers]),
+        completion_tokens=_mean([_tokens(answer, "completion_tokens") for answer in answers]),
+        tokens=_mean([tokens(answer) for answer in answers]),
+        money=_money(answers, price),
+        seconds_p50=quantile(seconds, 0.50),
+        seconds_p95=quantile(seconds, 0.95),
+        first_p50=quantile(first, 0.50),
+        first_p95=quantile(first, 0.95),
+    )
+
+
+def tokens(answer: Answered) -> float | None:
+    """All tokens of an answer, over all its calls; None where the upstream didn't count."""
+    total = _tokens(answer, "total_tokens")
+    if total is not None:
+        return total
+    parts = [_tokens(answer, "prompt_tokens"), _tokens(answer, "completion_tokens")]
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def quantile(values: Sequence[float | None], share: float) -> Figure:
+    """The value below which this share lies, with linear interpolation."""
+    import numpy as np
+
+    known = [value for value in values if value is not None]
+    value = float(np.quantile(known, share)) if known else None
+    return Figure(value, len(known), unscored=len(values) - len(known))
+
+
+MEASURES: Final[Mapping[str, Callable[[Answered], float | None]]] = {
+    "calls": lambda answer: float(answer.calls),
+    "tokens": tokens,
+    "seconds": lambda answer: answer.seconds,
+    "first": lambda answer: answer.first,
+}
+"""What `relative` can compare, of one answer."""
+
+
+def relative(before: Sequence[Answered], after: Sequence[Answered], what: str) -> Estimate:
+    """How many times the calls, tokens, seconds or seconds to the first token, in all.
+
+    Over questions that both arms answered, with the interval resampled by question.
+    """
+    measure = MEASURES[what]
+    arms = [
+        {answer.sample: measure(answer) for answer in answers if answer.error is None}
+        for answers in (before, after)
+    ]
+    old, new, unscored = aligned(*arms)
+    return replace(paired_ratio(old, new), unscored=unscored)
+
+
+def _money(answers: Sequence[Answered], price: Price | None) -> Figure:
+    priced = [price(answer.usage) if price and answer.usage else None for answer in answers]
+    known = [dollars for dollars in priced if dollars is not None]
+    unscored = len(priced) - len(known)
+    return Figure(sum(known) if known else None, len(known), unscored=unscored)
+
+
+def _mean(values: Sequence[float | None]) -> Figure:
+    known = [value for value in values if value is not None]
+    return Figure.mean(known, unscored=len(values) - len(known))
+
+
+def _tokens(answer: Answered, name: str) -> float | None:
+    found = (answer.usage or {}).get(name)
+    return float(found) if isinstance(found, int | float) else None

@@ -1,0 +1,42 @@
+"""A measured number, with what a reader needs to trust it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value over `n` cases, or none where there was nothing to measure.
+
+    `count` is what was counted where the value is a share. `unscored` are cases that had to be
+    left out. `convention` is what a paper puts in the place of an undefined value.
+    """
+
+    value: float | None
+    n: int
+    count: float | None = None
+    unscored: int = 0
+    convention: float | None = None
+
+    @classmethod
+    def share(
+        cls, count: float, n: int, *, unscored: int = 0, convention: float | None = None
+    ) -> Figure:
+        """`count` of `n`; undefined where `n` is 0."""
+        return cls(count / n if n else None, n, count, unscored, None if n else convention)
+
+    @classmethod
+    def mean(cls, values: list[float], *, unscored: int = 0) -> Figure:
+        """The arithmetic mean; undefined where there are no values."""
+        return cls(sum(values) / len(values) if values else None, len(values), unscored=unscored)
+
+    @property
+    def conventional(self) -> float | None:
+        """The value, or the paper's convention where it is undefined."""
+        return self.convention if self.value is None else self.value
+
+    def __str__(self) -> str:
+        if self.value is not None:
+            return f"{self.value:.3f}"
+        return "undefined" if self.convention is None else f"undefined [{self.convention}]"

@@ -1,0 +1,224 @@
+"""Statistics for paired comparisons: intervals, tests, exact bounds, agreement.
+
+scipy and scikit-learn do the work, and are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from honestproxy.errors import BackendError
+from honestproxy.evals.figures import Figure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+Key = TypeVar("Key", bound=Hashable)
+
+LEVEL: Final = 0.95
+RESAMPLES: Final = 2_000
+_BATCH: Final = 250_000
+"""Numbers drawn at once: enough to be fast, few enough to stay in the cache."""
+_FEW: Final = 1_000
+"""Distinct rows up to which drawing their counts is faster than drawing each question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its interval; all None where it is undefined. `n` counts questions."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unscored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Significance:
+    """A two-sided test's p, 1.0 where nothing decides it; `n` is `more` and `fewer` together."""
+
+    p: float
+    n: int
+    more: int
+    fewer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A rare event's share, and what it may be: at least `low`, at most `high`.
+
+    Each bound is one-sided, exact (Clopper-Pearson), and holds at the level by itself.
+    """
+
+    share: Figure
+    low: float
+    high: float
+
+
+def check_installed() -> None:
+    """Raise BackendError, with the remedy, where what measures need isn't installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("numpy", "scipy", "sklearn")):
+        raise BackendError("measures need scipy and scikit-learn; pip install 'honestproxy[evals]'")
+
+
+def aligned(
+    before: Mapping[Key, float | None], after: Mapping[Key, float | None]
+) -> tuple[list[float], list[float], int]:
+    """Both arms' values of the questions that have both, in order, and how many haven't."""
+    keys = list(dict.fromkeys([*before, *after]))
+    pairs = [(before.get(key), after.get(key)) for key in keys]
+    both = [(old, new) for old, new in pairs if old is not None and new is not None]
+    return [old for old, _ in both], [new for _, new in both], len(keys) - len(both)
+
+
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], *, seed: int = 0
+) -> Estimate:
+    """Mean of `after` minus mean of `before`, resampled by question."""
+    rows = [(new - old, 1.0) for old, new in zip(before, after, strict=True)]
+    return bootstrap(rows, lambda sums: sums[:, 0] / sums[:, 1], seed=seed)
+
+
+def paired_ratio(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Estimate:
+    """Total of `after` over total of `before`, resampled by question."""
+    rows = list(zip(before, after, strict=True))
+    return bootstrap(rows, lambda sums: sums[:, 1] / sums[:, 0], seed=seed)
+
+
+def bootstrap(
+    rows: Sequence[Sequence[float]],
+    statistic: Callable[[Array], Array],
+    *,
+    counts: Sequence[int] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Estimate:
+    """The percentile interval of a statistic, resampled by question.
+
+    A row holds one question's numbers, for both arms where they are paired; `counts` says how
+    often each row occurs (once, where absent). The statistic gets sums over questions, of shape
+    (any, columns), and gives (any,): means, ratios and whatever else is made of sums. Resamples
+    in which it is undefined, such as those with an empty denominator, don't count. Where all
+    questions agree the interval has no width; `exact` says what rare events may hide.
+    """
+    import numpy as np
+
+    values = np.asarray(rows, dtype=float).reshape(len(rows), -1)
+    often = np.ones(len(rows), dtype=int) if counts is None else np.asarray(counts, dtype=int)
+    n = int(often.sum())
+    if not n:
+        return Estimate(None, None, None, 0)
+    values, often = _merged(values, often)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic((often @ values)[None])[0])
+        drawn = statistic(_resampled_sums(values, often, seed, resamples))
+    drawn = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or not drawn.size:
+        return Estimate(None, None, None, n)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), n)
+
+
+def _merged(values: Array, often: Array) -> tuple[Array, Array]:
+    """The distinct rows, and how often each occurs: labels have few, so that is fast."""
+    import numpy as np
+
+    distinct, at = np.unique(values, axis=0, return_inverse=True)
+    return distinct, np.bincount(at.reshape(-1), weights=often).astype(int)
+
+
+def _resampled_sums(values: Array, often: Array, seed: int, resamples: int) -> Array:
+    """Column sums of each resample."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    batch = max(1, _BATCH // len(values))
+    sizes = [min(batch, resamples - done) for done in range(0, resamples, batch)]
+    return np.concatenate([_redrawn(rng, often, size) @ values for size in sizes])
+
+
+def _redrawn(rng: np.random.Generator, often: Array, size: int) -> Array:
+    """How often each distinct row comes in each of `size` resamples: (size, rows)."""
+    import numpy as np
+
+    n = int(often.sum())
+    if len(often) <= _FEW:
+        return rng.multinomial(n, often / n, size=size)
+    row = np.repeat(np.arange(len(often)), often)[rng.integers(0, n, (size, n))]
+    apart = row + len(often) * np.arange(size)[:, None]
+    return np.bincount(apart.reshape(-1), minlength=size * len(often)).reshape(size, -1)
+
+
+def discordant(before: Sequence[bool | None], after: Sequence[bool | None]) -> tuple[int, int, int]:
+    """How many pairs were lost (true, then false), gained, and left out as unscored."""
+    pairs = list(zip(before, after, strict=True))
+    unscored = sum(old is None or new is None for old, new in pairs)
+    return pairs.count((True, False)), pairs.count((False, True)), unscored
+
+
+def mcnemar(lost: int, gained: int) -> Significance:
+    """McNemar's exact test: whether as many pairs changed one way as the other."""
+    from scipy.stats import binomtest
+
+    n = lost + gained
+    p = float(binomtest(gained, n).pvalue) if n else 1.0
+    return Significance(p, n, more=gained, fewer=lost)
+
+
+def sign_test(differences: Sequence[float]) -> Significance:
+    """Whether as many differences lie above zero as below; ties decide nothing."""
+    return mcnemar(
+        lost=sum(difference < 0 for difference in differences),
+        gained=sum(difference > 0 for difference in differences),
+    )
+
+
+def clopper_pearson(count: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """The exact two-sided interval of a share; all of 0 to 1 where `n` is 0."""
+    return _exact(count, n, "two-sided", level)
+
+
+def exact(count: int, n: int, *, level: float = LEVEL) -> Bounded:
+    """A share with both its one-sided bounds: none of 120 shows only "under 3 %" (2.47 %)."""
+    low, _ = _exact(count, n, "greater", level)
+    _, high = _exact(count, n, "less", level)
+    return Bounded(Figure.share(count, n), low, high)
+
+
+def _exact(count: int, n: int, side: Any, level: float) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    if not n:
+        return 0.0, 1.0
+    found = binomtest(count, n, alternative=side).proportion_ci(level, method="exact")
+    return float(found.low), float(found.high)
+
+
+def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
+    """p-values corrected for having asked several questions at once (Holm's step-down)."""
+    corrected: dict[Key, float] = {}
+    largest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        corrected[name] = largest
+    return {name: corrected[name] for name in p_values}
+
+
+def cohen_kappa(first: Sequence[str | None], second: Sequence[str | None]) -> Figure:
+    """Agreement of two raters beyond chance; undefined where both only ever say one thing."""
+    from sklearn.metrics import cohen_kappa_score
+
+    pairs = list(zip(first, second, strict=True))
+    both = [(one, other) for one, other in pairs if one is not None and other is not None]
+    unscored = len(pairs) - len(both)
+    if len({label for pair in both for label in pair}) < 2:
+        return Figure(None, len(both), unscored=unscored)
+    value = float(cohen_kappa_score(*zip(*both, strict=True)))
+    return Figure(value, len(both), unscored=unscored)
