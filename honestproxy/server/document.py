@@ -92,7 +92,7 @@ _MODEL: Final = _object(["id"], id=_TEXT)
 
 def _content(schema: Schema, *, streams: bool = False) -> Schema:
     content: Schema = {"application/json": {"schema": schema}}
-    return content | ({"text/event-stream": {"schema": _TEXT}} if streams else {})
+    return content | ({"text/event-stream": {}} if streams else {})
 
 
 def _answers(told: str, schema: Schema, *, streams: bool = False) -> Schema:

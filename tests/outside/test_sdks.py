@@ -90,7 +90,7 @@ async def served(strategy: str) -> AsyncIterator[tuple[str, Upstream]]:
         async with upstream(Able()) as above:
             yield above.url, above
     else:
-        async with proxy(Able(), ping_interval=0.02, stream_head_wait=0.02) as on:
+        async with proxy(Able(), ping_interval=0.02) as on:
             yield on.url, on.upstream
 
 
@@ -124,7 +124,7 @@ async def test_the_sdk_is_the_one_that_is_meant(ran: Ran) -> None:
 
 
 async def test_the_stream_that_they_read_is_full_of_pings() -> None:
-    async with proxy(Able(key=None), ping_interval=0.02, stream_head_wait=0.02) as on:
+    async with proxy(Able(key=None), ping_interval=0.02) as on:
         asked = on.session.post(
             f"{on.url}/chat/completions", json=said(model="dawdles", stream=True)
         )
