@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -23,6 +24,7 @@ _EVENT_STREAM: Final = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+_BUG: Final = "honestproxy failed on this request; its log says why"
 _UNWATCHED: Final = 0.03
 """Seconds before anyone looks whether the client is still there: most answers are quicker."""
 
@@ -122,7 +124,13 @@ class Answering:
             except HonestProxyError as error:
                 await refuse(self._send, error)
                 return
-            await (self._stream(run) if streamed else self._whole(run))
+            try:
+                await (self._stream(run) if streamed else self._whole(run))
+            except Exception:
+                self.failed = "honestproxy failed"
+                log.exception("trace %s failed", run.honesty.trace.id)
+                with suppress(RuntimeError):  # the answer had begun: its connection is dropped
+                    await refuse(self._send, HonestProxyError(_BUG), reply.headers(run.honesty))
 
     async def _whole(self, run: AnyRun) -> None:
         try:
@@ -190,7 +198,7 @@ class Answering:
         except Exception:
             self.failed = "honestproxy failed"
             log.exception("trace %s failed", run.honesty.trace.id)
-            end = self._writer.error(HonestProxyError("honestproxy failed; its log says why"))
+            end = self._writer.error(HonestProxyError(_BUG))
         finally:
             if pinging is not None:
                 pinging.cancel()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import aiohttp
 import openai
 import pytest
 
-from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, PROSE, ask, proxy, script
+from honestproxy.backends.scripted import Scripted
+from honestproxy.settings import Settings
+from honestproxy.types import ChatRequest, ChatResponse
+from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, PROSE, ask, proxy, script, serving
 from tests.upstreams import Reply, answer, completion
 
 LIMITED = answer(
@@ -393,6 +397,25 @@ async def test_an_unknown_model_is_the_upstreams_verdict_with_near_names(strateg
             assert body["error"]["message"].startswith("The model `gtp-4o` does not exist; ")
             assert "gpt-4o" in body["error"]["message"].partition(";")[2]
             assert "whisper" not in body["error"]["message"]
+
+
+class Buggy(Scripted):
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        return ChatResponse({"choices": 1})  # what no backend may give
+
+
+@pytest.mark.parametrize("strategy", ["gated", "single"])
+async def test_a_bug_of_ours_is_a_500_in_openais_shape(
+    strategy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(Settings(upstream="x:y", strategy=strategy), Buggy(["Hi."])) as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/chat/completions", json=ask()) as got,
+    ):
+        assert got.status >= 500
+        assert got.content_type == "application/json"
+        assert (await got.json())["error"]["message"]
 
 
 async def test_an_upstream_that_isnt_there_is_a_502_that_says_so() -> None:
