@@ -19,6 +19,7 @@ MODELS = (
     *("m", "other-m", "refuses", "thinks"),
     "unsure",  # lists a doubt whatever it is asked
     "limited",  # 429 with Retry-After
+    "recovers",  # 429 each other time, with a short retry-after-ms
     "fails",  # an error event in mid-stream; whole, a 500
     "breaks",  # the connection lost in mid-stream
     "dawdles",  # pauses and comments between its chunks
@@ -38,6 +39,7 @@ class Able:
         self._key = key
         self._stored: dict[str, Any] = {}
         self._made = 0
+        self._recovered = True
 
     def __call__(self, seen: Seen) -> Reply:
         """The reply to a request."""
@@ -72,11 +74,18 @@ class Able:
 
     def _chat(self, body: dict[str, Any]) -> Reply:
         asked = chat.asked(body)
+        if asked.model == "recovers" and not asked.step and self._is_limited():
+            headers = {"retry-after-ms": "10"}
+            return refused(429, "Rate limit reached.", "rate_limit_exceeded", headers=headers)
         said = self._say("chat", asked)
         if not body.get("stream"):
             then = "hold" if asked.model == "endless" and not asked.step else "end"
             return answer(chat.whole(body, said), then=then)
         return streamed(asked, map(event, chat.chunks(body, said)), DONE)
+
+    def _is_limited(self) -> bool:
+        self._recovered = not self._recovered
+        return not self._recovered
 
     def _response(self, body: dict[str, Any]) -> Reply:
         self._made += 1

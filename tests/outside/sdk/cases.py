@@ -138,7 +138,14 @@ CHAT = [
         {"content": "You said:" + " word" * 18, "finish": "length"},
         KEPT,
     ),
-    Case("two choices", "chat", said(n=2), {"contents": [HEARD, HEARD]}),
+    Case("two choices", "chat", said(n=2), {"contents": [HEARD, HEARD]}, KEPT),
+    Case(
+        "two choices in doubt",
+        "chat",
+        said(model="unsure", n=2),
+        {"contents": [HEARD, HEARD]},
+        {"contents": [MERGED, MERGED], **REWRITTEN},
+    ),
     Case(
         "logprobs",
         "chat",
@@ -184,6 +191,13 @@ STREAMS = [
         said(model="unsure", stream_options={"include_usage": True}),
         {"content": HEARD, "roles": 1, "finishes": ["stop"], "usages": 1, "ids": 1},
         {"content": MERGED, **REWRITTEN, "choice_honesty": "rewritten"},
+    ),
+    Case(
+        "a stream of two choices in doubt",
+        "stream",
+        said(model="unsure", n=2, stream_options={"include_usage": True}),
+        {"roles": 2, "finishes": ["stop", "stop"], "usages": 1, "ids": 1},
+        {"choice_honesty": "rewritten"},
     ),
     Case(
         "a stream that reasons",
@@ -324,6 +338,7 @@ ERRORS = [
     ),
     Case("a limit", "chat", said(model="limited"), {**LIMITED, "code": "rate_limit_exceeded"}),
     Case("a limit, streamed", "stream", said(model="limited"), {**LIMITED, "content": ""}),
+    Case("a limit, and trying again", "again", said(model="recovers"), {"content": HEARD}, KEPT),
     Case(
         "a bad parameter",
         "chat",

@@ -68,6 +68,10 @@ const verbs = {
     return told(await client.chat.completions.create(ask));
   },
 
+  async again(client, ask) {
+    return told(await client.chat.completions.create(ask, { maxRetries: 1 }));
+  },
+
   async stream(client, ask) {
     const seen = { content: "", reasoning: "", refusal: "", roles: 0, finishes: [] };
     Object.assign(seen, { usages: 0, honesty: null, choice_honesty: null, ids: new Set() });

@@ -60,6 +60,11 @@ def chat(client: OpenAI, ask: Json) -> Json:
     return told(client.chat.completions.create(**ask))
 
 
+def again(client: OpenAI, ask: Json) -> Json:
+    """A whole completion, asked for once more where the SDK sees fit."""
+    return chat(client.with_options(max_retries=1), ask)
+
+
 def stream(client: OpenAI, ask: Json) -> Json:
     """Chunks, put together by hand; an error among them beside what came before it."""
     seen: Json = {"content": "", "reasoning": "", "refusal": "", "roles": 0, "finishes": []}
