@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.errors import StepFailed
+from honestproxy.replies import lowered, objects, repaired, scan, without_reasoning
 from honestproxy.types import DOUBT_KINDS, Doubt, DoubtKind, Doubts
 
 if TYPE_CHECKING:
     from honestproxy.call import Call
 
-_REASONING: Final = re.compile(r"\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
-_NAME: Final = re.compile(r"""["']?doubts["']?\s*:""", re.IGNORECASE)
 _NONE_YET: Final = re.compile(r"""\A\s*(?:```\w*\s*)?\{\s*"doubts"\s*:\s*\[\s*\]""")
-_scan = json.JSONDecoder().raw_decode
 
 
 def parse(text: str) -> Doubts | None:
@@ -27,8 +24,9 @@ def parse(text: str) -> Doubts | None:
     Fences, prose around it, trailing commas and a reasoning preamble are no obstacle. None
     where there is no such object, or none of its doubts makes sense: unknown is not "none".
     """
-    plain = _without_reasoning(text)
-    found = list(_objects(plain)) or list(_repaired(plain))[:1]
+    plain = without_reasoning(text)
+    found = _listing(value for value, _, _ in objects(plain))
+    found = found or _listing(repaired(plain, "doubts"))[:1]
     if not found:
         return None
     listed = found[-1]["doubts"]
@@ -38,7 +36,7 @@ def parse(text: str) -> Doubts | None:
 
 def settles_empty(text: str) -> bool:
     """Whether the beginning of a reply already says that there is no doubt."""
-    return _NONE_YET.match(_without_reasoning(text)) is not None
+    return _NONE_YET.match(without_reasoning(text)) is not None
 
 
 def doubtful(doubts: Doubts, threshold: float) -> bool:
@@ -139,7 +137,7 @@ class AfterLimits:
         return None if self._limits is None else parse(self._limits)
 
     def _unlock(self, *, ended: bool) -> str:
-        plain = _without_reasoning(self._held)
+        plain = without_reasoning(self._held)
         while (cut := _limits_in(plain, ended=ended)) is not None:
             limits, plain = cut
             self._limits = self._limits or limits
@@ -171,7 +169,7 @@ def _limits_in(text: str, *, ended: bool) -> tuple[str, str] | None:
         return None
     begin = text.find("{", opened.end())
     try:
-        end = _scan(text, begin)[1] if begin >= 0 else opened.end()
+        end = scan(text, begin)[1] if begin >= 0 else opened.end()
     except (ValueError, RecursionError):
         end = opened.end()
     closed = _CLOSING.search(text, end)
@@ -188,42 +186,9 @@ def _may_begin_with_limits(text: str) -> bool:
     return len(plain) < _LOOK or bool(_OPENING.search(plain[:_LOOK]) or _BARE.match(plain))
 
 
-def _without_reasoning(text: str) -> str:
-    plain = _REASONING.sub("", text)
-    # Some chat templates open the reasoning themselves, so that only its end is seen.
-    return plain.partition("</think>")[2] if "</think>" in plain else plain
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Well-formed objects that list doubts; those inside another's strings don't count."""
-    at = text.find("{")
-    while at >= 0:
-        try:
-            value, end = _scan(text, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield from _listing(value)
-        at = text.find("{", end)
-
-
-def _repaired(text: str) -> Iterator[dict[str, Any]]:
-    named = _NAME.search(text)
-    start = text.rfind("{", 0, named.start()) if named else -1
-    if start < 0:
-        return
-    import json_repair  # not needed where the model writes what it was asked for
-
-    value = json_repair.loads(text[start:].partition("```")[0])
-    for candidate in value if isinstance(value, list) else [value]:
-        yield from _listing(candidate)
-
-
-def _listing(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        named = {str(name).lower(): item for name, item in value.items()}
-        if isinstance(named.get("doubts"), list):
-            yield named
+def _listing(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that list doubts."""
+    return [named for named in map(lowered, values) if isinstance(named.get("doubts"), list)]
 
 
 def _doubt(entry: Any) -> Doubt | None:

@@ -25,6 +25,7 @@ FORBIDDEN = {
     "trace": ABOVE,
     "call": ABOVE,
     "conversation": ABOVE,
+    "replies": ["doubts", *ABOVE],
     "doubts": ABOVE,
     "compatible": ABOVE,
     "settings": ["wire", "turn", "pipeline", "strategies", "backends", "server"],
