@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from honestproxy import __version__, backends
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.pipeline import Pipeline
-from honestproxy.server import chat, document, models, relay, responses
+from honestproxy.server import chat, document, experiment, models, page, relay, responses, traces
 from honestproxy.server.catalog import Catalog
+from honestproxy.server.experiment import Experiment
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
 
@@ -76,6 +77,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.state.settings = settings
     app.state.pipeline = pipeline
     app.state.catalog = Catalog(pipeline, settings)
+    app.state.traces = traces.LastTraces()
+    app.state.experiment = Experiment(settings)
     parts = pipeline, app.state.catalog, settings
     endpoints: list[tuple[str, ASGIApp, dict[str, Any]]] = [
         (chat.PATH, chat.ChatCompletions(*parts), document.CHAT),
@@ -84,7 +87,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.direct = {path: endpoint for path, endpoint, _ in endpoints}
     for path, endpoint, told in endpoints:
         app.add_api_route(path, _route(endpoint), methods=["POST"], openapi_extra=told)
-    app.include_router(models.router)
+    for part in (models, page, traces, experiment):
+        app.include_router(part.router)
     anything = _route(relay.Relay(pipeline))
     app.add_api_route(
         "/v1/{path:path}", anything, methods=list(relay.METHODS), include_in_schema=False

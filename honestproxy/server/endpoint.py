@@ -12,6 +12,7 @@ from honestproxy.errors import HonestProxyError
 from honestproxy.pipeline import AnyRun, Pipeline
 from honestproxy.server.answering import Answering, Writer, headers_of, json_body, refuse
 from honestproxy.server.catalog import Catalog
+from honestproxy.server.traces import Recording, wanted
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
 
@@ -42,9 +43,27 @@ class Endpoint(ABC):
             await refuse(send, error)
             return
 
-        async def begin() -> AnyRun:
-            return self._pipeline.run(await self._catalog.resolved(asked))
+        writer = self.writer(asked)
+        keeps = wanted(scope, headers)
+        recording = Recording(writer, scope["app"].state.traces) if keeps else None
 
-        answering = Answering(receive, send, self._settings, self.writer(asked))
+        experiment, begun = scope["app"].state.experiment, []
+
+        async def begin() -> AnyRun:
+            request, arm = experiment.assigned(await self._catalog.resolved(asked), headers)
+            run = self._pipeline.run(request)
+            run.honesty.trace.arm = arm
+            begun.append(run)
+            if recording is not None:
+                recording.run = run
+            return run
+
+        answering = Answering(receive, send, self._settings, recording or writer)
         explained = partial(self._catalog.explained, request=asked)
-        await answering.answer(begin, streamed=asked.streamed, explained=explained)
+        try:
+            await answering.answer(begin, streamed=asked.streamed, explained=explained)
+        finally:
+            for run in begun:
+                experiment.note(run, answering.failed)
+            if recording is not None:
+                recording.keep()

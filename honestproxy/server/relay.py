@@ -28,6 +28,9 @@ _KEPT: Final = re.compile(
     r"|openai-.*|x-ratelimit-.*|x-request-id"
 )
 
+_OWN: Final = "/v1/honesty/"
+"""Below this all is ours, and none of an upstream's business."""
+
 _TOLD: Final = [(b"x-honesty-strategy", b"raw"), (b"x-honesty-outcome", b"passed_through")]
 
 
@@ -54,6 +57,8 @@ class Relay:
     async def _open(self, scope: Scope, upload: _Upload) -> Any:
         method, headers = scope["method"], upload.headers
         relay = getattr(self._pipeline.backend, "relay", None)
+        if _OWN in scope["path"]:
+            raise InvalidRequest(f"{method} {scope['path']}: there is no such path", status=404)
         if relay is None:
             raise InvalidRequest(
                 f"{method} {scope['path']}: this upstream answers chat alone; for other paths "
