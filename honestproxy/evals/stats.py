@@ -110,12 +110,11 @@ def bootstrap(
     """
     import numpy as np
 
-    values = np.asarray(rows, dtype=float).reshape(len(rows), -1)
     often = np.ones(len(rows), dtype=int) if counts is None else np.asarray(counts, dtype=int)
     n = int(often.sum())
     if not n:
         return Estimate(None, None, None, 0)
-    values, often = _merged(values, often)
+    values, often = _merged(np.asarray(rows, dtype=float), often)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic((often @ values)[None])[0])
         drawn = statistic(_resampled_sums(values, often, seed, resamples))
