@@ -94,6 +94,13 @@ class Call:
         """End it, and the upstream's work with it."""
         self._task.cancel()
 
+    def close(self) -> None:
+        """End it, and put an error that it ended with to rest."""
+        self._task.cancel()
+        error = self._task.exception() if self.failed and not self._task.cancelled() else None
+        if isinstance(error, HonestProxyError):
+            error.at_rest()
+
     def _ended(self, task: asyncio.Task[ChatResponse]) -> None:
         self._news.set()
         # The turn knows this call: without a way back, both go as soon as nobody asks for them.

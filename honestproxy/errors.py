@@ -50,6 +50,15 @@ class HonestProxyError(Exception):
         if status is not None:
             self.status = status
 
+    def at_rest(self) -> Self:
+        """The same error, without the way it came.
+
+        A traceback holds every frame on that way, and those hold what holds the error: a cycle
+        that only a full collection ends. For an error that is handled and yet remembered.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
+
     def adding(self, hint: str) -> Self:
         """The same error, its message with a hint behind it."""
         self.message = f"{self.message}; {hint}"

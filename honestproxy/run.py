@@ -129,7 +129,7 @@ class Run:
         for answer in self._answers:
             answer.let_go()
         for call in self._shared.calls if self._shared else ():
-            call.cancel()
+            call.close()
 
     def _label(self, chunk: Chunk) -> Chunk:
         if not chunk.finished or self._settings.reply != "body":

@@ -51,7 +51,7 @@ class Weighing:
     def let_go(self) -> None:
         """End every call; what came of one that isn't the answer needn't be stored any longer."""
         for call in self.turn.calls:
-            call.cancel()
+            call.close()
             if call is not self._standing and (response := call.step.response):
                 self.turn.backend.discard(call.step.request, response)
 
@@ -93,7 +93,7 @@ class Weighing:
         draft = self.turn.draft
         if draft is None or draft.failed or self._on_failure == "error":
             raise error
-        self._decide("draft_fallback", error.message)
+        self._decide("draft_fallback", error.at_rest().message)
         return Keep(draft, error.message)
 
     def _decide(self, outcome: Outcome, reason: str) -> None:

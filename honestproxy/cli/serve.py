@@ -163,7 +163,7 @@ def _settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(10_000, 10, 10)
 
 
 async def _listed_model(settings: Settings, backend: Backend) -> tuple[str | None, str]:

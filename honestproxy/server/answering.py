@@ -159,7 +159,7 @@ class Answering:
             await chunks.aclose()
 
     async def _refuse(self, run: AnyRun, error: HonestProxyError) -> None:
-        self.failed = error.message
+        self.failed = error.at_rest().message
         explained = await self._explained(error)
         await refuse(self._send, explained, reply.headers(run.honesty))
 
@@ -193,7 +193,7 @@ class Answering:
                 chunk = await anext(chunks, None)
             end = self._writer.end()
         except HonestProxyError as error:
-            self.failed = error.message
+            self.failed = error.at_rest().message
             end = self._writer.error(error)
         except Exception:
             self.failed = "honestproxy failed"
