@@ -18,6 +18,8 @@ from honestproxy.errors import PromptError
 
 _HERE = Path(__file__).parent
 _GAP = "\0"
+JUDGE_FILE = "judge.toml"
+"""What makes a folder a judge, with a prompt of its own."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Prompts:
         known, root = set(self), self.override
         files = sorted(root.rglob("*.md"))
         names = {path: path.relative_to(root).with_suffix("").as_posix() for path in files}
-        return [p for p in files if names[p] not in known and names[p] != "README"]
+        known |= {"README"} | {names[p] for p in files if p.with_name(JUDGE_FILE).is_file()}
+        return [path for path in files if names[path] not in known]
 
     def check(self) -> None:
         """Raise PromptError unless every override keeps its original's placeholders."""

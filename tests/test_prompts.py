@@ -7,7 +7,13 @@ import re
 import pytest
 
 from honestproxy.backends.local import exemplars
+from honestproxy.backends.scripted import Scripted
 from honestproxy.doubts import Scores
+from honestproxy.evals.arms import PROMPTED, Arm
+from honestproxy.evals.asking import Common
+from honestproxy.evals.judges import known, load
+from honestproxy.evals.judging import Judging
+from honestproxy.evals.records import Answered, Sample
 from honestproxy.pipeline import Pipeline
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
@@ -47,8 +53,32 @@ async def _used(strategy: str, prompt_set: str, backend: Reading) -> dict[str, s
     return {s.prompt: strategy for s in run.honesty.trace.steps if s.prompt}
 
 
+async def judges_prompts() -> dict[str, str]:
+    """The prompt that each judge was asked with."""
+    sample = Sample("1", "Price?", answers=("5",), kind="latest_information")
+    answers = {arm: Answered("1", arm, f"The answer of {arm}.") for arm in ("raw", "gated")}
+    used = {}
+    for judge in load(known(Prompts()), Prompts()):
+        backend = Scripted(lambda request: "No verdict.")
+        await Judging([judge], backend, "m").verdicts(sample, answers)
+        sent = {request.messages[0]["content"] for request in backend.requests}
+        assert all(text.startswith(judge.prompt.parts()[0] or "-") for text in sent)
+        used[judge.prompt.name] = judge.name
+    return used
+
+
+async def controls_prompts() -> set[str]:
+    """The prompts of control arms, as they are sent."""
+    backend = Scripted(lambda request: "Text.")
+    arm = Arm(PROMPTED, PROMPTED, "upstream", "m")
+    (control,) = Common("upstream", backend, Settings()).entrants([arm], {})
+    await control.answer(Sample("1", "Price?"))
+    sent = backend.requests[0].messages[0]["content"]
+    return {name for name in Prompts() if sent == Prompts()[name].text.strip()}
+
+
 async def test_every_prompt_file_is_used_and_no_other() -> None:
-    used: set[str] = set()
+    used: set[str] = set(await judges_prompts()) | await controls_prompts()
     for prompt_set in ("conversation", "paper"):
         for strategy in STRATEGIES:
             used |= (await used_prompts(strategy, prompt_set)).keys()
@@ -74,6 +104,8 @@ async def test_the_table_says_who_uses_each_file() -> None:
         for strategy in STRATEGIES:
             for name in await used_prompts(strategy, prompt_set):
                 assert f"`{strategy}`" in rows[f"{name}.md"][1], name
+    for name, judge in (await judges_prompts()).items():
+        assert f"`{judge}`" in rows[f"{name}.md"][1], name
 
 
 @pytest.mark.parametrize("name", list(Prompts()))
