@@ -43,8 +43,10 @@ class Sample:
 class Answered:
     """What one arm said to one sample, or why it didn't.
 
-    `text` is None where there is an `error`. `honesty` is the object of the reply, `draft` the
-    text of its draft where there was one. `seconds` are to the end, `first` to the first token.
+    `text` is None where there is an `error`; `again` says that the error may pass, so that a run
+    that goes on asks once more. `honesty` is the object of the reply, `draft` the text of its
+    draft where there was one. `seconds` are to the end, `first` to the first token, both with
+    the waiting before `retries`, calls that had to be made again.
     """
 
     sample: str
@@ -57,6 +59,8 @@ class Answered:
     calls: int = 0
     seconds: float = 0.0
     first: float | None = None
+    retries: int = 0
+    again: bool = False
 
     @property
     def confidence(self) -> float | None:

@@ -1,0 +1,351 @@
+"""`honestproxy ab`: two or more arms answer the same questions, and a report says what differs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from honestproxy.cli import question
+from honestproxy.cli.options import FAILURE, Json, with_settings
+from honestproxy.cli.output import count, print_json, safe, stderr, stdout
+from honestproxy.cli.watching import watched
+from honestproxy.errors import HonestProxyError
+from honestproxy.settings import Settings
+
+if TYPE_CHECKING:
+    from honestproxy.evals.arms import Arm
+    from honestproxy.evals.asking import Entrant
+    from honestproxy.evals.judges import Judge
+    from honestproxy.evals.judging import Judging
+    from honestproxy.evals.log import Folder, Log
+    from honestproxy.evals.patience import Patience
+    from honestproxy.evals.prices import Price
+    from honestproxy.evals.records import Sample
+    from honestproxy.evals.runs import Tally
+    from honestproxy.evals.samples import Loaded
+    from honestproxy.types import Backend
+
+Data = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[TASK:]FILE[:N]...",
+        help="Questions: JSONL or CSV with `question`, or a task's data. `:N` draws N by the "
+        "seed, `:N+M` N that can be answered and M that can't. For FILE, `hub` or "
+        "`hub:owner/name` fetches a data set by its id.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="The run's folder; one that is there goes on.")]
+Arms = Annotated[
+    str,
+    typer.Option(
+        metavar="ARM,...",
+        help="[NAME=][UPSTREAM|][MODEL@]STRATEGY each; or always-disclaim, always-refuse, "
+        "system-prompt-only, merge-blank. `raw,raw` measures noise. Default: raw and the "
+        "upstream's own strategy.",
+        show_default=False,
+    ),
+]
+Task = Annotated[str | None, typer.Option("--task", help="Task of data that name none.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Ask the first so many only.")]
+Number = Annotated[int | None, typer.Option("--sample", min=1, help="Draw so many by the seed.")]
+Seed = Annotated[int, typer.Option(help="Of what is drawn.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Questions asked at once.")]
+Share = Annotated[
+    bool, typer.Option("--share-drafts", help="One draft a question for all arms of a model.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="Of all requests; the upstream's own where unset.")
+]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Cap of an answer.")]
+Retries = Annotated[int, typer.Option(min=0, help="How often a failed call is made again.")]
+Cost = Annotated[
+    str | None,
+    typer.Option(
+        "--price",
+        metavar="IN/OUT",
+        help="Dollars for a million tokens; litellm's table where unset.",
+    ),
+]
+JudgeUpstream = Annotated[str | None, typer.Option(help="Upstream of the judge; none, no judge.")]
+JudgeModel = Annotated[str | None, typer.Option(help="Its model; the first listed where unset.")]
+Judges = Annotated[
+    str | None,
+    typer.Option(metavar="JUDGE,...", help="What it judges, folders of prompts/judge/; all."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asks for, checked before anything is loaded."""
+
+    settings: Settings
+    folder: Folder
+    data: list[Loaded]
+    samples: list[Sample]
+    arms: list[Arm]
+    draws: dict[str, Any]
+    fields: dict[str, Any]
+    patience: Patience
+    price: Price | None
+    concurrency: int
+    share_drafts: bool
+    judge: str | None
+    judge_model: str | None
+    judges: list[Judge]
+
+
+@with_settings("prompts", "prompt_set", "threshold", "capabilities", "on_failure")
+def ab(
+    settings: Settings,
+    data: Data,
+    out: Out,
+    arms: Arms = "",
+    task: Task = None,
+    limit: Limit = None,
+    number: Number = None,
+    seed: Seed = 0,
+    concurrency: Concurrency = 8,
+    share_drafts: Share = False,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    retries: Retries = 4,
+    cost: Cost = None,
+    judge: JudgeUpstream = None,
+    judge_model: JudgeModel = None,
+    judges: Judges = None,
+    as_json: Json = False,
+) -> None:
+    """Compare arms on the same questions; the same command again goes on where it stopped."""
+    from honestproxy.evals import arms as arming
+    from honestproxy.evals import prices, samples
+    from honestproxy.evals.log import Folder
+    from honestproxy.evals.patience import Patience
+
+    question.check(settings)
+    loaded = [samples.load(samples.parse(spec, task), seed) for spec in data]
+    chosen = samples.chosen(
+        [sample for some in loaded for sample in some.samples],
+        limit=limit,
+        number=number,
+        seed=seed,
+    )
+    price = prices.parse(cost) if cost else None
+    wanted = arming.parse(arms or _usual(settings), settings.upstream, settings.model)
+    fields = {"temperature": temperature, "max_tokens": max_tokens}
+    with Folder(out) as folder:
+        asked = Asked(
+            settings=settings,
+            folder=folder,
+            data=loaded,
+            samples=chosen,
+            arms=wanted,
+            draws={"seed": seed, "limit": limit, "sample": number},
+            fields={name: value for name, value in fields.items() if value is not None},
+            patience=Patience(attempts=retries + 1),
+            price=price,
+            concurrency=concurrency,
+            share_drafts=share_drafts,
+            judge=judge,
+            judge_model=judge_model,
+            judges=_chosen(settings, judges) if judge else [],
+        )
+        with _resumable(out):
+            tally = asyncio.run(_run(asked))
+    _tell(tally, out, as_json=as_json)
+
+
+def _chosen(settings: Settings, names: str | None) -> list[Judge]:
+    from honestproxy.evals import judges
+    from honestproxy.templates import Prompts
+
+    prompts = Prompts(settings.prompts)
+    given = [name.strip() for name in (names or "").split(",") if name.strip()]
+    return judges.load(given or judges.known(prompts), prompts)
+
+
+def _usual(settings: Settings) -> str:
+    own = "introspect" if settings.upstream.startswith("local:") else "gated"
+    return f"raw,{settings.strategy or own}"
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Say how to go on, where a run that has begun is stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr().print(f"stopped; the same command goes on: {safe(str(out))}", soft_wrap=True)
+        raise
+
+
+async def _run(asked: Asked) -> Tally:
+    from honestproxy.evals.configuration import configuration
+    from honestproxy.evals.runs import Experiment, run
+
+    async with AsyncExitStack() as open_:
+        arms, entrants = await _entrants(asked, open_)
+        judging = await _judging(asked, open_)
+        config = configuration(
+            data=asked.data,
+            samples=len(asked.samples),
+            arms=arms,
+            settings=asked.settings,
+            draws=asked.draws,
+            fields=asked.fields,
+            share_drafts=asked.share_drafts,
+            judge=judging.config if judging else None,
+        )
+        log = asked.folder.start(config, asked.samples)
+        for note in log.notes:
+            stderr().print(safe(note), soft_wrap=True)
+        experiment = Experiment(
+            asked.samples,
+            entrants,
+            judging,
+            _prices(asked, arms),
+            _judge_price(asked, judging),
+            asked.concurrency,
+            asked.share_drafts,
+        )
+        with watched() as watch:
+            try:
+                return await run(experiment, log, watch)
+            except HonestProxyError as error:
+                raise error.adding(_kept(asked, log)) from None
+
+
+def _kept(asked: Asked, log: Log) -> str:
+    total = len(asked.samples) * len(asked.arms)
+    kept = f"{len(log.done.answers)} of {count(total, 'answer')}"
+    return f"{kept} are in {asked.folder.path}; the same command goes on from there"
+
+
+async def _entrants(asked: Asked, open_: AsyncExitStack) -> tuple[list[Arm], list[Entrant]]:
+    """The arms, their models known, and who answers for each, in the same order."""
+    from honestproxy.evals.asking import Common, Says
+
+    found: dict[str, Entrant] = {a.name: Says(a.name, a.text) for a in asked.arms if a.text}
+    known = {arm.name: arm for arm in asked.arms}
+    for upstream in dict.fromkeys(arm.upstream for arm in asked.arms if arm.upstream):
+        some = [arm for arm in asked.arms if arm.upstream == upstream]
+        settings = _of(asked.settings, upstream, some)
+        backend = await _opened(settings, open_)
+        for arm in some:
+            model = arm.model or await question.pick_model(backend, settings)
+            known[arm.name] = replace(arm, model=model)
+        common = Common(upstream, backend, settings, asked.patience)
+        named = common.entrants([known[arm.name] for arm in some], asked.fields)
+        found |= {entrant.name: entrant for entrant in named}
+    return list(known.values()), [found[name] for name in known]
+
+
+def _of(settings: Settings, upstream: str, arms: list[Arm]) -> Settings:
+    """The settings for one upstream. The key goes to no other host than it is for."""
+    is_there = urlsplit(upstream)[:2] == urlsplit(settings.upstream)[:2]
+    reading = {"introspect", "gated", "curiosity"}
+    changes = {
+        "upstream": upstream,
+        "upstream_key": settings.upstream_key if is_there else None,
+        "model": None,
+        "strategy": next((arm.strategy for arm in arms if arm.strategy in reading), "raw"),
+        "strategies_allowed": None,
+    }
+    return settings.model_copy(update=changes)
+
+
+async def _opened(settings: Settings, open_: AsyncExitStack) -> Backend:
+    from honestproxy.compatible import Compatible
+
+    backend = await question.loaded(settings)
+    open_.push_async_callback(Compatible(backend).aclose)
+    return backend
+
+
+async def _judging(asked: Asked, open_: AsyncExitStack) -> Judging | None:
+    from honestproxy.evals.judging import Judging
+
+    if asked.judge is None:
+        return None
+    settings = _of(asked.settings, asked.judge, [])
+    backend = await _opened(settings, open_)
+    model = asked.judge_model or await question.pick_model(backend, settings)
+    return Judging(
+        asked.judges,
+        backend,
+        model,
+        upstream=asked.judge,
+        concurrency=asked.concurrency,
+        patience=asked.patience,
+        timeout=settings.step_timeout,
+    )
+
+
+def _prices(asked: Asked, arms: list[Arm]) -> dict[str, Price]:
+    from honestproxy.evals import prices
+
+    found = {
+        arm.name: asked.price or prices.known(arm.upstream, arm.model or "")
+        for arm in arms
+        if arm.upstream
+    }
+    return {name: price for name, price in found.items() if price}
+
+
+def _judge_price(asked: Asked, judging: Judging | None) -> Price | None:
+    from honestproxy.evals import prices
+
+    return prices.known(asked.judge, judging.model) if judging and asked.judge else None
+
+
+def _tell(tally: Tally, out: Path, *, as_json: bool) -> None:
+    verdict = _reported(out)
+    body = {
+        "out": str(out),
+        "answers": tally.done,
+        "kept": tally.kept,
+        "failed": tally.failed,
+        "judged": tally.judged,
+        "unjudged": tally.unjudged,
+        "tokens": tally.tokens,
+        "dollars": round(tally.dollars, 6) if tally.priced else None,
+        "verdict": verdict,
+    }
+    if as_json:
+        print_json(body)
+    else:
+        stderr().print(_facts(tally, out), soft_wrap=True)
+        if verdict:
+            stdout().print(safe(verdict), soft_wrap=True)
+    if tally.failed == tally.done:
+        raise typer.Exit(FAILURE)
+
+
+def _facts(tally: Tally, out: Path) -> str:
+    parts = [
+        count(tally.done, "answer"),
+        f"{tally.kept} from before" if tally.kept else "",
+        f"{tally.failed} failed" if tally.failed else "",
+        f"{tally.unjudged} unjudged: the same command asks again" if tally.unjudged else "",
+        count(tally.tokens, "token") if tally.tokens else "",
+        f"${tally.dollars:.4f}" if tally.priced else "",
+        safe(str(out)),
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _reported(folder: Path) -> str | None:
+    """Write the report, and give its verdict in one sentence."""
+    try:
+        report: Any = importlib.import_module("honestproxy.evals.report")
+    except ModuleNotFoundError:
+        return None
+    written = report.write(folder)
+    return written if isinstance(written, str) else getattr(written, "verdict", None)
