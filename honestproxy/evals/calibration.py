@@ -105,12 +105,9 @@ def reliability(
     values, good = np.asarray(probabilities, dtype=float), np.asarray(right, dtype=float)
     edges = np.linspace(0, 1, bins + 1)
     if mass:
-        edges = np.unique(np.quantile(values, edges))
-        edges = edges if len(edges) > 1 else np.repeat(edges, 2)
-    at = np.searchsorted(edges[1:-1], values, side="right" if not mass else "left")
-    return [
-        _bin(edges, number, values[at == number], good[at == number]) for number in np.unique(at)
-    ]
+        edges = np.quantile(values, edges)
+    at = np.searchsorted(edges[1:-1], values)
+    return [_bin(edges, one, values[at == one], good[at == one]) for one in np.unique(at)]
 
 
 def ece(bins: Sequence[Bin]) -> Figure:

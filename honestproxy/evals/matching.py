@@ -73,7 +73,9 @@ def without(text: str, phrases: Iterable[str]) -> str:
     whole = f" {normalise(text)} "
     for phrase in sorted(map(normalise, phrases), key=len, reverse=True):
         if phrase:
-            whole = whole.replace(f" {phrase} ", " ǃ ")  # a letter: what was around isn't adjacent now
+            whole = whole.replace(
+                f" {phrase} ", " ǃ "
+            )  # a letter: what was around isn't adjacent now
     return whole.strip()
 
 

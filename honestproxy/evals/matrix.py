@@ -95,9 +95,15 @@ def cross(
         if old is None or new is None:
             unscored += 1
             continue
-        counts[3 * LABELS.index(new) + LABELS.index(old)] += 1
+        counts[3 * _place(new) + _place(old)] += 1
         held += new == "idk" and bool(holding)
     return Matrix(tuple(counts), held, unscored)
+
+
+def _place(label: str) -> int:
+    if label not in LABELS:
+        raise ValueError(f"{label!r} is no label of the matrix: {', '.join(LABELS)}")
+    return LABELS.index(label)
 
 
 def matrix_intervals(crossed: Matrix, *, seed: int = 0) -> dict[str, Estimate]:

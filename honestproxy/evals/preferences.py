@@ -80,7 +80,7 @@ class LengthControlled:
 
 
 def length_controlled(
-    outcomes: Sequence[float], lengths: Sequence[int], others: Sequence[int]
+    outcomes: Sequence[float], lengths: Sequence[float], others: Sequence[float]
 ) -> LengthControlled:
     """The win rate at a length difference of zero, after AlpacaEval 2 (arXiv 2404.04475).
 
