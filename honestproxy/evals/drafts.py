@@ -55,8 +55,7 @@ class Drafts:
         raise AttributeError(name)
 
     def _heard(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        key = request.raw
-        if key not in self._shared:
+        if not self._shared or (key := request.raw) not in self._shared:
             return self._backend.stream(request)
         made = self._shared[key]
         if isinstance(made, Answered):
