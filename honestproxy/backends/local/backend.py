@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from honestproxy.backends import Traits
-from honestproxy.backends.local import chat, weights
+from honestproxy.backends.local import chat, choices, weights
 from honestproxy.backends.local.embedded import Progress
 from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
 from honestproxy.backends.local.logprobs import Entry, Ledger, Spelling, Weighing
@@ -152,6 +152,19 @@ class Local:
         """What reads doubt inside the model; this loads the model, and fits nothing yet."""
         self._check_model(model)
         return (await self._ready(progress or _log.info)).sense
+
+    async def choices(self, first: str, texts: Sequence[str]) -> list[float]:
+        """How likely each text is after the first one: the sum of its tokens' log-probabilities.
+
+        Plain text, without the chat template. What is read of `first` serves all texts, and the
+        next call where that begins the same. Raises InvalidRequest, BackendError.
+        """
+        ready = await self._ready(_log.info)
+        loaded = ready.loaded
+        encoded = self._at_desk(choices.encoded, loaded.tokenizer, loaded.context, first, texts)
+        asked = await asyncio.wrap_future(encoded)
+        work = partial(choices.weighed, choices=asked)
+        return await asyncio.wrap_future(ready.engine.look(work))
 
     async def inside(self, work: Callable[[Any, Any], T]) -> T:
         """Do `work(model, tokenizer)` in the model's thread, between two steps of decoding."""

@@ -123,7 +123,8 @@ class Job:
 class _Task:
     """Something else to be done with the model, between two steps."""
 
-    work: Callable[[Any], Any]
+    work: Callable[[Any, Prefixes], Any]
+    changes: bool
     result: Future[Any] = field(default_factory=Future)
 
 
@@ -159,14 +160,20 @@ class Engine:
 
     def call(self, work: Callable[[Any], T]) -> Future[T]:
         """Do `work(model)` in the engine's thread, between two steps."""
-        task = _Task(work)
-        self._put(task)
-        return task.result
+        return self._do(_Task(lambda model, _: work(model), changes=True))
+
+    def look(self, work: Callable[[Any, Prefixes], T]) -> Future[T]:
+        """Do `work(model, prefixes)` there. It must not change the model: what is known stays."""
+        return self._do(_Task(work, changes=False))
 
     def close(self, timeout: float = 10.0) -> None:
         """End the thread after the step in hand; jobs in flight get an error."""
         self._inbox.put(None)
         self._thread.join(timeout)
+
+    def _do(self, task: _Task) -> Future[Any]:
+        self._put(task)
+        return task.result
 
     def _put(self, item: Job | _Task) -> None:
         with self._door:
@@ -204,9 +211,10 @@ class Engine:
         elif isinstance(item, Job):
             self._waiting.append(item)
         elif item.result.set_running_or_notify_cancel():
-            self._prefixes.clear()  # the model may be another after it
+            if item.changes:
+                self._prefixes.clear()  # the model may be another after it
             try:
-                item.result.set_result(item.work(self._model))
+                item.result.set_result(item.work(self._model, self._prefixes))
             except Exception as error:  # noqa: BLE001 -- it goes to whoever asked
                 item.result.set_exception(error)
 
