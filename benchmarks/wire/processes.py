@@ -91,7 +91,8 @@ class Load(Child):
 
 @contextmanager
 def bench() -> Iterator[tuple[Upstream, Load]]:
-    """An upstream and a load, ended in any case."""
+    """An upstream and a load, ended in any case; where this process is told to end, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     upstream, load = Upstream(), Load()
     try:
         yield upstream, load
