@@ -37,6 +37,7 @@ _PUNCTUATION: Final = re.compile(
     r"|[^\w\s.\-\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]"  # some scripts write vowels as marks
     r"|[_\u0964\u0965]"
 )
+_CUT: Final = "\u01c3"
 _ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
 _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Thai, Lao, Khmer, kana and Han write no spaces between words."""
@@ -56,27 +57,28 @@ def normalise(text: str, *, articles: bool = True) -> str:
     return " ".join((_ARTICLES.sub(" ", text) if articles else text).split())
 
 
-def contains(text: str, answer: str) -> bool:
-    """Whether the text contains the answer, as whole words; never an empty answer.
+def contains(text: str, *answers: str) -> bool:
+    """Whether the text contains one of the answers, as whole words; never an empty answer.
 
     An answer that is but an article, as the "A" of a multiple choice, has to be the whole text.
     """
-    part = normalise(answer)
-    if not part:
-        bare = normalise(answer, articles=False)
-        return bool(bare) and bare == normalise(text, articles=False)
-    return _within(part, normalise(text))
+    whole = normalise(text)
+    parts = {answer: normalise(answer) for answer in answers}
+    return any(_within(p, whole) if p else _is(text, answer) for answer, p in parts.items())
 
 
 def without(text: str, phrases: Iterable[str]) -> str:
-    """The normalised text, with the phrases cut out of it."""
+    """The normalised text, with each phrase replaced by a letter that no answer is made of."""
     whole = f" {normalise(text)} "
     for phrase in sorted(map(normalise, phrases), key=len, reverse=True):
         if phrase:
-            whole = whole.replace(
-                f" {phrase} ", " ǃ "
-            )  # a letter: what was around isn't adjacent now
+            whole = whole.replace(f" {phrase} ", f" {_CUT} ")
     return whole.strip()
+
+
+def _is(text: str, answer: str) -> bool:
+    bare = normalise(answer, articles=False)
+    return bool(bare) and bare == normalise(text, articles=False)
 
 
 def _within(part: str, whole: str) -> bool:

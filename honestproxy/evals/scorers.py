@@ -37,7 +37,8 @@ def score(sample: Sample, answer: Answered, *, detector: Detector = abstains) ->
     """Label and content of an answer; an answer that failed is unscored."""
     if answer.text is None or answer.error is not None:
         return Scored(None, None)
-    return Scored(label(sample, answer.text, detector=detector), holds_answer(sample, answer.text))
+    holds = holds_answer(sample, answer.text)
+    return Scored(_label(sample, answer.text, holds, detector), holds)
 
 
 def label(sample: Sample, text: str, *, detector: Detector = abstains) -> Label | None:
@@ -46,11 +47,14 @@ def label(sample: Sample, text: str, *, detector: Detector = abstains) -> Label 
     Idk is tested first. Other answers to what can't be answered are wrong. Where no right answer
     is known, what isn't idk is unscored.
     """
+    return _label(sample, text, holds_answer(sample, text), detector)
+
+
+def _label(sample: Sample, text: str, holds: bool | None, detector: Detector) -> Label | None:
     if detector(text, sample.question):
         return "idk"
     if sample.answerable is False:
         return "wrong"
-    holds = holds_answer(sample, text)
     if holds is None:
         return None
     return "correct" if holds else "wrong"
@@ -66,7 +70,7 @@ def holds_answer(sample: Sample, text: str) -> bool | None:
         return None
     longer = [w for w in sample.wrong if any(_is_part(answer, w) for answer in sample.answers)]
     rest = without(text, longer) if longer else text
-    return any(contains(rest, answer) for answer in sample.answers)
+    return contains(rest, *sample.answers)
 
 
 def _is_part(answer: str, wrong: str) -> bool:
