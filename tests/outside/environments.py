@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-SERVES_RESPONSES = True
-"""Whether the proxy answers /v1/responses by a strategy."""
-
 CLIENTS = Path(sys.prefix) / "clients"
 
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.able import KEY, Able
-from tests.outside.environments import SERVES_RESPONSES, installed, run
+from tests.outside.environments import installed, run
 from tests.proxy import proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,7 +44,6 @@ async def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     python = installed("langchain")
     report = tmp_path_factory.mktemp("langchain") / "report.xml"
     options = ["-c", SUITE / "pytest.ini", f"--junitxml={report}", "-q", "--no-header"]
-    options += [] if SERVES_RESPONSES else ["-k", "not Responses"]
     able = Able()
     async with proxy(able) as on:
         env = {"PROXY_URL": on.url, "PROXY_KEY": KEY}
@@ -61,14 +60,14 @@ def _read(report: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("through", [*CHAT, *(RESPONSES if SERVES_RESPONSES else ())])
+@pytest.mark.parametrize("through", [*CHAT, *RESPONSES])
 async def test_langchain_passes_all_that_the_api_has_a_part_for(ran: Ran, through: str) -> None:
     told = ran.outcomes[through]
     assert {name for name, became in told.items() if became == "skipped"} == {*SKIPPED}, ran.printed
     assert Counter(told.values()) == {"passed": 46, "skipped": 4}, ran.printed
 
 
-@pytest.mark.parametrize("api", ["chat", *(["responses"] if SERVES_RESPONSES else [])])
+@pytest.mark.parametrize("api", ["chat", "responses"])
 async def test_all_strategies_really_ran(ran: Ran, api: str) -> None:
     assert ran.steps[api, "m", "draft"] > ran.steps[api, "m", "confusion"] > 0
     assert ran.steps[api, "m", "merge"] == 0
