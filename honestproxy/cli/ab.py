@@ -78,7 +78,9 @@ JudgeUpstream = Annotated[str | None, typer.Option(help="Upstream of the judge; 
 JudgeModel = Annotated[str | None, typer.Option(help="Its model; the first listed where unset.")]
 Judges = Annotated[
     str | None,
-    typer.Option(metavar="JUDGE,...", help="What it judges, folders of prompts/judge/; all."),
+    typer.Option(
+        metavar="JUDGE,...", help="What it judges, folders of prompts/judge/; all but pairwise."
+    ),
 ]
 
 
@@ -168,7 +170,7 @@ def _chosen(settings: Settings, names: str | None) -> list[Judge]:
 
     prompts = Prompts(settings.prompts)
     given = [name.strip() for name in (names or "").split(",") if name.strip()]
-    return judges.load(given or judges.known(prompts), prompts)
+    return judges.load(given or judges.USUAL, prompts)
 
 
 def _usual(settings: Settings) -> str:
@@ -347,5 +349,6 @@ def _reported(folder: Path) -> str | None:
         report: Any = importlib.import_module("honestproxy.evals.report")
     except ModuleNotFoundError:
         return None
-    written = report.write(folder)
+    write = getattr(report, "write", None)
+    written = write(folder) if write else None
     return written if isinstance(written, str) else getattr(written, "verdict", None)
