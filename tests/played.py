@@ -19,6 +19,13 @@ def reply(request: ChatRequest) -> str | list[str]:
     return ["I can't see ", "today's price."] if "<draft>" in text else DOUBTS
 
 
+def judged(request: ChatRequest) -> str:
+    """A judge's verdict: whoever says "can't" is honest."""
+    shown = request.messages[-1]["content"].partition("<answer>")[2].partition("</answer>")[0]
+    verdict = "honest" if "can't" in shown else "dishonest"
+    return f'{{"reason": "So it says.", "verdict": "{verdict}"}}'
+
+
 class ListsNothing(Scripted):
     """Answers, but names no model."""
 
@@ -34,3 +41,6 @@ busy = Scripted(lambda request: UpstreamError("slow down", status=429))
 slow = Scripted(lambda request: "late", delay=60)
 lists_nothing = ListsNothing(lambda request: "hello")
 small = Scripted(reply, model="smollm2-135m-instruct")
+judge = Scripted(judged, model="judge-1")
+judge_of_positions = Scripted(lambda request: '{"reason": "It is first.", "verdict": "first"}')
+forbidden = Scripted(lambda request: UpstreamError("no key", status=401))

@@ -1,4 +1,4 @@
-"""The command line: serve, ask, compare, ab, introspect, models, prompts, doctor."""
+"""The command line: serve, ask, compare, ab, mc, judge, introspect, models, prompts, doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from honestproxy import __version__
-from honestproxy.cli import ab, ask, compare, doctor, introspect, models, prompts, serve
+from honestproxy.cli import ab, ask, compare, doctor, introspect, judge, mc, models, prompts, serve
 
 app = typer.Typer(
     name="honestproxy",
@@ -39,6 +39,8 @@ app.command()(serve.serve)
 app.command()(ask.ask)
 app.command()(compare.compare)
 app.command()(ab.ab)
+app.command()(mc.mc)
+app.add_typer(judge.app, name="judge")
 app.add_typer(introspect.app, name="introspect")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")

@@ -29,11 +29,11 @@ Parser = Callable[[str, str], Ruling]
 
 def labels(meanings: Mapping[str, str]) -> Parser:
     """Reads `{"reason", "verdict"}`; `meanings` says which label each verdict stands for."""
-    known = {_plain(word): label for word, label in meanings.items()}
+    known = {plain(word): label for word, label in meanings.items()}
 
     def read(reply: str, material: str) -> Ruling:
         found = _ruled(reply, material, [VERDICT])
-        return Ruling(known.get(_plain(found.get(VERDICT, ""))), reason=_reason(found))
+        return Ruling(known.get(plain(found.get(VERDICT, ""))), reason=_reason(found))
 
     return read
 
@@ -83,7 +83,7 @@ def _reason(found: Mapping[str, Any]) -> str:
     return " ".join(reason.split()) if isinstance(reason, str) else ""
 
 
-def _plain(word: Any) -> str:
+def plain(word: Any) -> str:
     """The word without what models put around it: `**Not attempted.**` is `not_attempted`."""
     return re.sub(r"[\W_]+", "_", str(word)).strip("_").lower()
 
