@@ -125,3 +125,45 @@ def test_each_task_says_where_its_data_are_from(task):
     module = importlib.import_module(f"honestproxy.evals.tasks.{task.replace('-', '_')}")
     for part in ("Paper", "arXiv", "Source: ", "Licence: ", "Expected: "):
         assert part in module.__doc__
+
+
+def labelled(choices: list[str], right: list[str]) -> dict[str, object]:
+    return {"choices": choices, "labels": [int(choice in right) for choice in choices]}
+
+
+def test_multiple_choice_targets_may_stand_in_any_order(tmp_path):
+    row = {
+        "question": "Is tea blue?",
+        "mc1_targets": labelled(["Yes", "No", "Always"], ["No"]),
+        "mc2_targets": labelled(["It is brown", "Always", "No", "Yes"], ["No", "It is brown"]),
+    }
+    made = sample(tmp_path, "truthfulqa-mc", row)
+    assert made.answers == ("No", "It is brown")
+    assert set(made.wrong) == {"Yes", "Always"}
+    assert made.more == {"set": "truthfulqa-mc"}
+
+
+def test_each_of_both_targets_may_have_its_own_wrong_choices(tmp_path):
+    row = {
+        "question": "Is tea blue?",
+        "mc1_targets": labelled(["No", "Yes"], ["No"]),
+        "mc2_targets": labelled(["No", "Always"], ["No"]),
+    }
+    made = sample(tmp_path, "truthfulqa-mc", row)
+    assert made.wrong == ("Always", "Yes")
+    assert (made.more["mc1"], made.more["mc2"]) == (["Yes"], ["Always"])
+
+
+@pytest.mark.parametrize(
+    ("mc1", "says"),
+    [
+        ({"choices": ["No", "Yes"], "labels": [1]}, "of the same length"),
+        (["No"], "of the same length"),
+        (labelled(["No", "Yes"], ["No", "Yes"]), "one right choice"),
+        (labelled(["Nay", "Yes"], ["Nay"]), "which 'mc2_targets' has, too"),
+    ],
+)
+def test_targets_that_make_no_sense_are_told_of(tmp_path, mc1, says):
+    both = {"mc1_targets": mc1, "mc2_targets": labelled(["No", "Yes"], ["No"])}
+    with pytest.raises(EvaluationError, match=rf"row 1: .*{says}"):
+        sample(tmp_path, "truthfulqa-mc", {"question": "Is tea blue?", **both})
