@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from honestproxy.strategies import STRATEGIES
+from honestproxy.wire.request import MOST_CHOICES
 
 Schema = dict[str, Any]
 
@@ -67,7 +68,7 @@ _CHAT: Final = _object(
     functions=_listed(_TOOL),
     tool_choice=_CHOICE,
     modalities=_listed(_TEXT),
-    n=_or_null("integer", minimum=1),
+    n=_or_null("integer", minimum=1, maximum=MOST_CHOICES),
     honesty=_HONESTY,
 )
 _ITEM: Final = _object([], type=_or_null("string"))

@@ -21,6 +21,9 @@ FORWARDED: Final = {
 }
 """Headers of a client that go upstream, by their lower-case names; no others do."""
 
+MOST_CHOICES: Final = 128
+"""What OpenAI's API takes as `n` at most; each choice is a turn of its own here."""
+
 _OPTION_NAMES: Final = frozenset(field.name for field in fields(Options))
 
 
@@ -157,7 +160,7 @@ def _are_words(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return value is None or (type(value) is int and value >= 1)
+    return value is None or (type(value) is int and 1 <= value <= MOST_CHOICES)
 
 
 def _is_names(value: Any) -> bool:
@@ -177,7 +180,7 @@ _FIELD_RULES: Final[_Rules] = {
     **dict.fromkeys(("tools", "functions"), (_are_tools, "a list of objects")),
     "tool_choice": (_is_choice, "a string or an object"),
     "modalities": (_are_words, "a list of strings"),
-    "n": (_is_count, "a whole number of 1 or more"),
+    "n": (_is_count, f"a whole number from 1 to {MOST_CHOICES}"),
 }
 _OPTION_RULES: Final[_Rules] = {
     "strategy": (_is_text, "the name of a strategy"),

@@ -44,7 +44,6 @@ def _chat(said: Said, is_streamed: bool) -> Reply:
     return events(*map(event, chat.chunks(body, said)), DONE, done=False)
 
 
-@pytest.mark.xfail(reason="a turn is made for each of `n` choices, however many", run=False)
 @pytest.mark.parametrize("strategy", ["raw", "gated"])
 async def test_our_document_and_our_answers_agree(strategy: str, tmp_path: Path) -> None:
     program = installed("schemathesis", "bin/st")

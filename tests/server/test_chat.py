@@ -296,6 +296,7 @@ async def test_a_clients_own_parameter_that_is_refused_stays_its_error() -> None
         (ask(model=3), 400, "model"),
         (ask(stream="yes"), 400, "stream"),
         (ask(n=0), 400, "'n'"),
+        (ask(n=9_000_000_000_000_000), 400, "1 to 128"),
         (ask(response_format="json"), 400, "response_format"),
         (ask(modalities=5), 400, "modalities"),
         (ask(tool_choice={"type": "allowed_tools", "allowed_tools": "x"}), 400, "tool_choice"),
