@@ -116,6 +116,8 @@ async def _measured(
     from honestproxy.evals.multiple_choice import measured
 
     local = Local(settings.upstream.removeprefix("local:"), settings, dtype=dtype)
+    if settings.model not in (None, local.name):
+        raise SettingsError(f"model {settings.model!r} isn't here; there is {local.name!r}")
     try:
         with noted(f"loading {settings.upstream} …") as note:
             await local.load(note.update)

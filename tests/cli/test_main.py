@@ -10,7 +10,7 @@ from honestproxy.cli.options import with_settings
 from honestproxy.cli.serve import FLAGS
 from honestproxy.settings import Settings
 
-COMMANDS = ("serve", "ask", "compare", "introspect", "models", "prompts", "doctor")
+COMMANDS = ("serve", "ask", "compare", "mc", "introspect", "models", "prompts", "doctor")
 SUBCOMMANDS = {"models": ["list"], "prompts": ["list"], "introspect": ["explain"]}
 
 

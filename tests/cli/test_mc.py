@@ -98,6 +98,7 @@ def test_a_question_that_is_too_long_is_told_of(cli, run, home, tiny):
     ("words", "says"),
     [
         (["--upstream", "http://127.0.0.1:9/v1"], "name a local model"),
+        (["--model", "gpt-9"], "model 'gpt-9' isn't here; there is 'smollm2-135m-instruct'"),
         (["--primer", "none.txt"], "none.txt: can't be read"),
         (["--primer", "empty.txt"], "the primer is empty"),
     ],

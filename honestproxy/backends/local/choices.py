@@ -117,7 +117,7 @@ def _chances(logits: Tensor, ids: Sequence[int]) -> Tensor:
     import torch
 
     logits = logits.float()
-    said = logits[torch.arange(len(ids)), torch.tensor(ids, device=logits.device)]
+    said = logits.gather(-1, torch.tensor(ids, device=logits.device)[:, None])[:, 0]
     return said - logits.logsumexp(-1)
 
 
