@@ -70,12 +70,17 @@ clean:  ## remove the virtual environments and caches of tools; fetched models s
 	@touch $@
 
 # Without a GPU nobody should wait for gigabytes of CUDA: PyTorch's own index has builds without.
-# Where it can't be reached, the default index serves.
-.venv/.torch: | .venv/.made
+# Where it can't be reached, the default index serves. `1` is the Python to install it for.
+define torch_for_cpus
 	@if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
-	    && timeout 8 $(BIN)/python -c \
+	    && timeout 8 $(1) -c \
 	      'import urllib.request as u; u.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; \
-	  then $(PIP) install --quiet --index-url $(TORCH_CPU) "$(TORCH)" || true; fi
+	  then $(1) -m pip --disable-pip-version-check install --quiet \
+	    --index-url $(TORCH_CPU) "$(TORCH)" || true; fi
+endef
+
+.venv/.torch: | .venv/.made
+	$(call torch_for_cpus,$(BIN)/python)
 	@touch $@
 
 .venv/.installed-local: pyproject.toml .venv/.torch | .venv/.made
@@ -115,4 +120,13 @@ NEEDS_optillm := aiohttp cerebras_cloud_sdk flask httpx math-verify networkx num
 	@$(PYTHON) -m venv --clear .venv-peers/$*
 	@$(PEER_PIP) $(NEEDS_$*)
 	@$(PEER_PIP) --no-deps $*
+	@touch $@
+
+# No peer, but what benchmarks/truthfulqa.py holds our MC1 and MC2 against.
+.venv-peers/lm-eval/.installed:
+	@echo "installing lm-eval into .venv-peers/lm-eval"
+	@$(PYTHON) -m venv --clear .venv-peers/lm-eval
+	$(call torch_for_cpus,.venv-peers/lm-eval/bin/python)
+	@.venv-peers/lm-eval/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "lm-eval[hf]>=0.4.9,<0.5"
 	@touch $@
