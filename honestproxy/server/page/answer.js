@@ -171,7 +171,7 @@ function facts(answer, other) {
 
 function fact(name, value, than, written) {
   const known = typeof value === "number";
-  const ratio = known && than > 0 ? value / than : null;
+  const times = known && than > 0 ? (value / than).toFixed(value < 10 * than ? 1 : 0) : "1.0";
   return el(
     "div",
     {},
@@ -180,7 +180,7 @@ function fact(name, value, than, written) {
       "dd",
       {},
       known ? written(value) : "–",
-      ratio && el("small", {}, ` × ${ratio.toFixed(ratio < 10 ? 1 : 0)}`),
+      times !== "1.0" && el("small", {}, ` × ${times}`),
     ),
   );
 }

@@ -91,5 +91,6 @@ const scored = (scores) => said("pre", JSON.stringify(scores, null, 2));
 function written(content) {
   if (typeof content === "string") return content;
   const parts = Array.isArray(content) ? content : [];
-  return parts.map((part) => part.text ?? `[${part.type}]`).join("\n");
+  const named = ({ type, text }) => `[${text ? `${type}: ${text}` : type}]`;
+  return parts.map((part) => (part.type === "text" ? part.text : named(part))).join("\n");
 }
