@@ -182,6 +182,7 @@ def _say_hello(
 ) -> None:
     stdout().print(
         f"honestproxy listens on {url}\n"
+        f"compare raw and wrapped answers at {url.removesuffix('v1')}\n"
         f"upstream {safe(settings.upstream)} · strategy {strategy}\n\n"
         f"{how_to_try(url, safe(model or 'MODEL'))}\n\nCtrl-C stops it.",
         soft_wrap=True,

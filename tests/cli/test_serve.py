@@ -65,6 +65,7 @@ def test_it_says_how_to_try_it_with_the_actual_model_and_port():
         assert f'OpenAI(base_url="{url}"' in said
         assert '"model": "gold-1"' in said
         assert "strategy curiosity" in said
+        assert f"at {url.removesuffix('v1')}\n" in said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
