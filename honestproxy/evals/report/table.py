@@ -1,0 +1,209 @@
+"""A row of the report's table: one measure, each arm's value, and how arms differ from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from honestproxy.evals import stats
+from honestproxy.evals.report.reading import Run
+from honestproxy.evals.stats import Estimate, aligned
+
+if TYPE_CHECKING:
+    from honestproxy.evals.stats import Array
+
+Unit = Literal["share", "score", "number", "seconds", "dollars"]
+Better = Literal["more", "less", ""]
+
+Part = tuple[float, float]
+"""What a question adds above and below the line of a share; a mean has 1 below."""
+Column = Mapping[str, Part | None]
+"""Parts by question, of all questions that the measure is about; None is unscored."""
+
+SHOWN: Final = 0.05
+"""Corrected p below which a difference counts as shown, its interval agreeing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What an arm reached. `bound` marks intervals of two one-sided bounds, of rare events."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unscored: int = 0
+    count: float | None = None
+    convention: float | None = None
+    bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How `after` differs from `before`: by how much, or how many times as much (`times`)."""
+
+    before: str
+    after: str
+    difference: Estimate
+    times: bool = False
+    p: float | None = None
+    corrected: float | None = None
+    more: int | None = None
+    fewer: int | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a difference was shown: neither interval nor test leaves room for none."""
+        low, high = self.difference.low, self.difference.high
+        if low is None or high is None:
+            return False
+        none = 1.0 if self.times else 0.0
+        return not low <= none <= high and (self.corrected is None or self.corrected < SHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One row. `gamed` names the arms that say the same to everything, and win here."""
+
+    key: str
+    name: str
+    about: str
+    group: str
+    unit: Unit
+    better: Better
+    values: dict[str, Value]
+    comparisons: list[Comparison] = field(default_factory=list)
+    gamed: tuple[str, ...] = ()
+
+    def against(self, after: str) -> Comparison | None:
+        """How this arm compares with what it is measured against."""
+        return next((found for found in self.comparisons if found.after == after), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A measure's name, what it says, and which way is better."""
+
+    key: str
+    name: str
+    about: str
+    group: str
+    unit: Unit = "share"
+    better: Better = "more"
+
+    def row(
+        self, values: dict[str, Value], comparisons: Iterable[Comparison] = ()
+    ) -> Measure | None:
+        """The row; None where it is defined for no arm."""
+        if all(value.value is None for value in values.values()):
+            return None
+        found = _corrected(list(comparisons) if self.better else [])
+        return Measure(
+            self.key, self.name, self.about, self.group, self.unit, self.better, values, found
+        )
+
+
+def measured(run: Run, spec: Spec, columns: Mapping[str, Column]) -> Measure | None:
+    """The row of a measure that is a mean or a share over questions, by arm."""
+    values = {arm: value_of(column) for arm, column in columns.items() if column}
+    pairs = [pair for pair in run.pairs if all(_is_known(values.get(arm)) for arm in pair)]
+    comparisons = [
+        compared(*pair, *(columns[arm] for arm in pair), paired=not run.is_live) for pair in pairs
+    ]
+    return spec.row(values, comparisons)
+
+
+def value_of(column: Column) -> Value:
+    """A share with its exact interval; of other means and ratios the bootstrap's."""
+    parts = [part for part in column.values() if part is not None]
+    unscored = len(column) - len(parts)
+    above, below = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if not below:
+        return Value(None, n=0, unscored=unscored)
+    if is_yes_or_no(parts):
+        low, high = stats.clopper_pearson(round(above), len(parts))
+        return Value(above / below, low, high, len(parts), unscored, above)
+    found = stats.bootstrap(parts, _share)
+    count = above if _are_counts(parts) else None
+    n = round(below) if count is not None else len(parts)
+    return Value(found.value, found.low, found.high, n, unscored, count)
+
+
+def compared(before: str, after: str, old: Column, new: Column, *, paired: bool) -> Comparison:
+    """The difference, on questions that both arms answered, or between all of both."""
+    if not paired:
+        return Comparison(before, after, _apart(old, new), p=_unpaired_p(old, new))
+    both = [(old[key], new[key]) for key in old if key in new]
+    scored = [(one, other) for one, other in both if one is not None and other is not None]
+    missing = len({*old, *new}) - len(scored)
+    rows = [(*one, *other) for one, other in scored]
+    found = replace(stats.bootstrap(rows, _difference), unscored=missing)
+    if any(one[1] != 1 or other[1] != 1 for one, other in scored):
+        return Comparison(before, after, found)
+    tested = stats.sign_test([other[0] - one[0] for one, other in scored])
+    return Comparison(before, after, found, p=tested.p, more=tested.more, fewer=tested.fewer)
+
+
+def times(before: str, after: str, old: Column, new: Column, *, paired: bool) -> Comparison:
+    """How many times as much, in all."""
+    plain = [{key: part and part[0] for key, part in column.items()} for column in (old, new)]
+    if paired:
+        one, other, missing = aligned(*plain)
+        found = replace(stats.paired_ratio(one, other), unscored=missing)
+    else:
+        found = _apart(old, new, statistic=_ratio)
+    return Comparison(before, after, found, times=True)
+
+
+def is_yes_or_no(parts: Iterable[Part]) -> bool:
+    """Whether each question counts as one, and either does or doesn't."""
+    return all(below == 1 and above in (0, 1) for above, below in parts)
+
+
+def _are_counts(parts: Iterable[Part]) -> bool:
+    return all(above in (0, 1) and below in (0, 1) for above, below in parts)
+
+
+def _apart(old: Column, new: Column, statistic: Callable[[Array], Array] | None = None) -> Estimate:
+    rows = [(*part, 0.0, 0.0) for part in old.values() if part is not None]
+    rows += [(0.0, 0.0, *part) for part in new.values() if part is not None]
+    unscored = len(old) + len(new) - len(rows)
+    return replace(stats.bootstrap(rows, statistic or _difference), unscored=unscored)
+
+
+def _unpaired_p(old: Column, new: Column) -> float | None:
+    """Fisher's exact test, where both are shares of replies that have nothing in common."""
+    from scipy.stats import fisher_exact
+
+    sides = [[part for part in column.values() if part is not None] for column in (old, new)]
+    if not all(sides) or not all(map(is_yes_or_no, sides)):
+        return None
+    table = [[round(sum(a for a, _ in s)), round(sum(b - a for a, b in s))] for s in sides]
+    return float(fisher_exact(table)[1])
+
+
+def _share(sums: Array) -> Array:
+    share: Array = sums[:, 0] / sums[:, 1]
+    return share
+
+
+def _difference(sums: Array) -> Array:
+    difference: Array = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
+    return difference
+
+
+def _ratio(sums: Array) -> Array:
+    ratio: Array = (sums[:, 2] / sums[:, 3]) / (sums[:, 0] / sums[:, 1])
+    return ratio
+
+
+def _is_known(value: Value | None) -> bool:
+    return value is not None and value.value is not None
+
+
+def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
+    """p-values corrected over all arms that are compared by this measure."""
+    asked = {one.after: one.p for one in comparisons if one.p is not None}
+    corrected = stats.holm(asked)
+    return [replace(one, corrected=corrected.get(one.after)) for one in comparisons]
