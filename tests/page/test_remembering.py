@@ -84,6 +84,7 @@ async def test_history_lists_opens_deletes_and_clears(browser: Browser) -> None:
         assert await texts(page, f"{ENTRIES} .question") == ["Three?", "Two?", "One?"]
         await page.get_by_label("Delete: Two?").click()
         assert await texts(page, f"{ENTRIES} .question") == ["Three?", "One?"]
+        assert "One?" in await text(page, ":focus")
         asked = len(chats(on))
         await page.locator(ENTRIES).nth(1).click()
         assert await page.input_value("#question") == "One?"

@@ -13,14 +13,14 @@ export const when = (at) =>
 export function listHistory(open) {
   const all = comparisons();
   const again = () => listHistory(open);
-  byId("history-list").replaceChildren(...all.map((entry) => row(entry, open, again)));
+  byId("history-list").replaceChildren(...all.map((entry, at) => row(entry, at, open, again)));
   byId("history-none").hidden = all.length > 0;
   byId("history-clear").hidden = all.length === 0;
   settle(byId("history-clear"));
   byId("history-clear").onclick = ({ currentTarget }) => clear(currentTarget, all.length, again);
 }
 
-function row(entry, open, again) {
+function row(entry, at, open, again) {
   const facts = [when(entry.at), entry.model, entry.strategy, VOTES[entry.vote]];
   const choose = el(
     "button",
@@ -29,11 +29,10 @@ function row(entry, open, again) {
     el("small", {}, facts.filter(Boolean).join(" · ")),
   );
   const remove = () => {
-    const next = choose.closest("li").nextElementSibling?.querySelector(".entry");
-    const at = entry.id;
-    forget(at);
+    forget(entry.id);
     again();
-    (next && document.activeElement === document.body ? byId("history-close") : null)?.focus();
+    const left = byId("history-list").querySelectorAll(".entry");
+    (left[Math.min(at, left.length - 1)] ?? byId("history-close")).focus();
   };
   const label = `Delete: ${entry.question}`;
   const x = el("button", { type: "button", class: "plain", "aria-label": label, onclick: remove }, "Delete");
