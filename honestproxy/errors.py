@@ -51,12 +51,15 @@ class HonestProxyError(Exception):
             self.status = status
 
     def at_rest(self) -> Self:
-        """The same error, without the way it came.
+        """The same error and what caused it, without the way they came.
 
         A traceback holds every frame on that way, and those hold what holds the error: a cycle
         that only a full collection ends. For an error that is handled and yet remembered.
         """
-        self.__traceback__ = self.__context__ = self.__cause__ = None
+        error: BaseException | None = self
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
         return self
 
     def adding(self, hint: str) -> Self:

@@ -14,7 +14,8 @@ import pytest_asyncio
 from tests.able import KEY, Able
 from tests.client.test_openai3 import packages
 from tests.outside.environments import run
-from tests.outside.sdk.cases import CASES, Case
+from tests.outside.sdk.case import Case
+from tests.outside.sdk.cases import CASES
 from tests.outside.test_sdks import departed
 from tests.upstreams import upstream
 
