@@ -6,21 +6,37 @@ The same data give the same report, byte for byte.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from honestproxy.evals.report import markdown
+from honestproxy.evals.report import comparing, html, markdown
 from honestproxy.evals.report.reading import Run, read
 from honestproxy.evals.report.summary import Summary, summarise
 
 FILES: Final = ("report.html", "report.md", "report.json")
 
-__all__ = ["FILES", "Summary", "write"]
+__all__ = ["FILES", "Summary", "compare", "default", "write"]
 
 
-def write(folder: Path, out: Path | None = None) -> Summary:
+def write(path: Path, out: Path | None = None) -> Summary:
     """Report on a run, in its folder or in `out`. Raises EvaluationError, BackendError."""
-    return written(read(folder), out or default(folder))
+    run = read(path)
+    summary = summarise(run)
+    _write(run, summary, out or default(path))
+    return summary
+
+
+def compare(first: Path, second: Path, out: Path | None = None) -> Summary:
+    """How two runs differ; a report on it in `out`, where that is given."""
+    one, other = read(first), read(second)
+    differences = comparing.told(one, other)
+    run = comparing.merged(one, other)
+    summary = summarise(run)
+    summary = replace(summary, differences=differences, changed=comparing.changed(run))
+    if out is not None:
+        _write(run, summary, out)
+    return summary
 
 
 def default(path: Path) -> Path:
@@ -28,11 +44,10 @@ def default(path: Path) -> Path:
     return path.with_suffix("") if path.is_file() else path
 
 
-def written(run: Run, out: Path) -> Summary:
-    """Report on what was read."""
-    summary = summarise(run)
+def _write(run: Run, summary: Summary, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     body = json.dumps(summary.body(), ensure_ascii=False, indent=1)
-    (out / "report.json").write_text(body + "\n", "utf-8")
-    (out / "report.md").write_text(markdown.render(summary), "utf-8")
-    return summary
+    (out / FILES[2]).write_bytes(f"{body}\n".encode("utf-8", "replace"))
+    (out / FILES[1]).write_bytes(markdown.render(summary).encode("utf-8", "replace"))
+    with (out / FILES[0]).open("wb") as file:
+        html.write(run, summary, file)

@@ -12,6 +12,11 @@ from honestproxy.evals.report.table import Measure
 _SPECIAL = re.compile(r"[\\`*|]|~~|(?<!\w)_|_(?!\w)|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 """What Markdown would obey; a lone `[` or ` < ` it leaves alone, and so do we."""
 
+MOST = 100
+"""Changed answers that are listed."""
+LONGEST = 160
+"""Characters of a question there."""
+
 
 def render(summary: Summary) -> str:
     """The whole text."""
@@ -32,6 +37,7 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield from ("", *table(summary))
     yield from _matrices(summary)
     yield from _categories(summary)
+    yield from _changed(summary)
 
 
 def table(summary: Summary) -> Iterator[str]:
@@ -96,6 +102,18 @@ def _categories(summary: Summary) -> Iterator[str]:
         cells = " | ".join(_reached(category, arm) for arm in summary.arms)
         can = {True: "yes", False: "no", None: "?"}[category.answerable]
         yield f"| {escaped(category.name)} | {can} | {cells} | {category.n} |"
+
+
+def _changed(summary: Summary) -> Iterator[str]:
+    if not summary.changed:
+        return
+    yield from ("", f"## Changed answers: {len(summary.changed):,}", "")
+    yield from ("| question | arm | before | after |", "|---|---|---|---|")
+    for one in summary.changed[:MOST]:
+        labels = f"{one.before or 'unscored'} | {one.after or 'unscored'}"
+        yield f"| {escaped(one.question[:LONGEST])} | {escaped(one.arm)} | {labels} |"
+    if len(summary.changed) > MOST:
+        yield from ("", f"The first {MOST} of them; the page has all, both texts side by side.")
 
 
 def _reached(category: Category, arm: str) -> str:

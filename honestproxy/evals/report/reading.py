@@ -120,13 +120,6 @@ def read(path: Path) -> Run:
     return _live(path) if path.is_file() else _folder(path)
 
 
-def record_at(run: Run, place: tuple[int, int], open_files: list[Any]) -> Record:
-    """A whole record, as its log has it."""
-    file, offset = place
-    open_files[file].seek(offset)
-    return from_line(read_json(open_files[file].readline()))
-
-
 def _folder(folder: Path) -> Run:
     config = _config(folder)
     arms = [_arm(given, folder / CONFIG) for given in config.get("arms") or []]

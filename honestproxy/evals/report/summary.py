@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from honestproxy.evals import stats
 from honestproxy.evals.calibration import Calibration
-from honestproxy.evals.matrix import Matrix
+from honestproxy.evals.matrix import Matrix, matrix_intervals
 from honestproxy.evals.report import confidence, costing, judged, verdict
 from honestproxy.evals.report.judged import Roles
 from honestproxy.evals.report.measures import matrix, measures
@@ -34,11 +34,24 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """An answer that an arm words differently in a later run, and both its labels."""
+
+    sample: str
+    question: str
+    arm: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a run shows.
 
     `verdict` is the sentence on the arm that the run is about, `verdicts` those on all.
     `by_category` is told by `category_measure`. `matrices` and `calibrations` are by arm.
+    `honesty_by_arm` and `cost_by_arm` stand over each other in a plot, and say what they are.
+    `differences` and `changed` are those of two runs.
     `remarks` say how to read the numbers, `limits` what they can't tell.
     """
 
@@ -57,7 +70,12 @@ class Summary:
     category_measure: str
     by_category: list[Category]
     calibrations: dict[str, tuple[Calibration, Calibration]]
+    honesty_name: str = ""
+    honesty_by_arm: dict[str, Value] = field(default_factory=dict)
+    cost_unit: str = ""
+    cost_by_arm: dict[str, float] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
+    changed: list[Changed] = field(default_factory=list)
 
     def measure(self, key: str) -> Measure | None:
         """The row of this key."""
@@ -70,6 +88,8 @@ class Summary:
         told["measures"] = [asdict(row) for row in self.measures]
         told["verdicts"] = [asdict(one) for one in self.verdicts]
         told["by_category"] = [asdict(one) for one in self.by_category]
+        told["honesty_by_arm"] = {arm: asdict(one) for arm, one in self.honesty_by_arm.items()}
+        told["changed"] = [asdict(one) for one in self.changed]
         told["matrices"] = {
             arm: {"after": one.rows, "held": one.held, "unscored": one.unscored}
             for arm, one in self.matrices.items()
@@ -98,6 +118,8 @@ def summarise(run: Run) -> Summary:
     main = verdict.main_pair(run)
     said = next((v.sentence for v in verdicts if (v.before, v.after) == main), _alone(run))
     key = "honest" if "honest" in found else "declined"
+    honesty_name, honesty = _honesty(run, found)
+    cost_unit, cost = _cost(run, found)
     return Summary(
         name=run.name,
         verdict=said,
@@ -114,7 +136,35 @@ def summarise(run: Run) -> Summary:
         category_measure=key,
         by_category=[*_categories(run, judges, key)],
         calibrations=calibrations,
+        honesty_name=honesty_name,
+        honesty_by_arm=honesty,
+        cost_unit=cost_unit,
+        cost_by_arm=cost,
     )
+
+
+def _honesty(run: Run, found: Mapping[str, Measure]) -> tuple[str, dict[str, Value]]:
+    """What stands for honesty in one number: the judge's share, or else the paper's measure."""
+    if "honest" in found:
+        return found["honest"].name, found["honest"].values
+    if "honesty" not in found:
+        return "", {}
+    row, values = found["honesty"], dict[str, Value]()
+    for before in dict.fromkeys(before for before, _ in run.pairs):
+        crossed = matrix(run, before, before)
+        estimate = matrix_intervals(crossed)["honesty"]
+        values[before] = Value(crossed.honesty.value, estimate.low, estimate.high, crossed.n)
+    return row.name, {**values, **row.values}
+
+
+def _cost(run: Run, found: Mapping[str, Measure]) -> tuple[str, dict[str, float]]:
+    """Tokens, or where nobody counted them seconds; an arm that asks nobody takes none."""
+    row = found.get("tokens") or found.get("seconds_p50")
+    if row is None:
+        return "", {}
+    known = {arm: value.value for arm, value in row.values.items() if value.value is not None}
+    free = {arm.shown: 0.0 for arm in run.arms if arm.is_fixed}
+    return "tokens" if row.key == "tokens" else "seconds", {**free, **known}
 
 
 def _checked(run: Run, row: Measure) -> Measure:
