@@ -1,4 +1,4 @@
-"""The command line: serve, ask, compare, ab, mc, judge, introspect, models, prompts, doctor."""
+"""The command line: serve, ask, compare; ab, report, mc, judge; introspect, models, and more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from honestproxy import __version__
-from honestproxy.cli import ab, ask, compare, doctor, introspect, judge, mc, models, prompts, serve
+from honestproxy.cli import (
+    ab,
+    ask,
+    compare,
+    doctor,
+    introspect,
+    judge,
+    mc,
+    models,
+    prompts,
+    report,
+    serve,
+)
 
 app = typer.Typer(
     name="honestproxy",
