@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -127,11 +126,12 @@ def ab(
 ) -> None:
     """Compare arms on the same questions; the same command again goes on where it stopped."""
     from honestproxy.evals import arms as arming
-    from honestproxy.evals import prices, samples
+    from honestproxy.evals import prices, samples, stats
     from honestproxy.evals.log import Folder
     from honestproxy.evals.patience import Patience
 
     question.check(settings)
+    stats.check_installed()  # what the report needs, before hours are spent on answers
     loaded = [samples.load(samples.parse(spec, task), seed) for spec in data]
     chosen = samples.chosen(
         [sample for some in loaded for sample in some.samples],
@@ -161,6 +161,7 @@ def ab(
         )
         with _resumable(out):
             tally = asyncio.run(_run(asked))
+    del loaded, chosen, asked  # the report reads them again: no need to hold them twice
     _tell(tally, out, as_json=as_json)
 
 
@@ -308,7 +309,11 @@ def _judge_price(asked: Asked, judging: Judging | None) -> Price | None:
 
 
 def _tell(tally: Tally, out: Path, *, as_json: bool) -> None:
-    verdict = _reported(out)
+    from honestproxy.evals import report
+
+    if not as_json:  # first: what is in the folder stays there, whatever becomes of the report
+        stderr().print(_facts(tally, out), soft_wrap=True)
+    verdict = report.write(out).verdict
     body = {
         "out": str(out),
         "answers": tally.done,
@@ -323,9 +328,7 @@ def _tell(tally: Tally, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(body)
     else:
-        stderr().print(_facts(tally, out), soft_wrap=True)
-        if verdict:
-            stdout().print(safe(verdict), soft_wrap=True)
+        stdout().print(safe(verdict), soft_wrap=True)
     if tally.failed == tally.done:
         raise typer.Exit(FAILURE)
 
@@ -341,14 +344,3 @@ def _facts(tally: Tally, out: Path) -> str:
         safe(str(out)),
     ]
     return " · ".join(filter(None, parts))
-
-
-def _reported(folder: Path) -> str | None:
-    """Write the report, and give its verdict in one sentence."""
-    try:
-        report: Any = importlib.import_module("honestproxy.evals.report")
-    except ModuleNotFoundError:
-        return None
-    write = getattr(report, "write", None)
-    written = write(folder) if write else None
-    return written if isinstance(written, str) else getattr(written, "verdict", None)
