@@ -60,22 +60,25 @@ def calibrations(run: Run) -> dict[str, tuple[Calibration, Calibration]]:
 def rows(found: Mapping[str, tuple[Calibration, Calibration]]) -> Iterator[Measure]:
     """Rows of the table: each measure, and beside it what the answer's length alone reaches."""
     for key, (name, about, better, unit) in _ROWS.items():
-        for number, beside in enumerate(("", ", by length alone")):
-            spec = Spec(
-                f"{key}_length" if beside else key,
-                f"{name}{beside}",
-                "The same if all that is known of an answer is its length." if beside else about,
-                CONFIDENCE,
-                unit="share" if unit == "share" else "score",
-                better="more" if better == "more" else "less",
+        spec = Spec(
+            key,
+            name,
+            about,
+            CONFIDENCE,
+            unit="share" if unit == "share" else "score",
+            better="more" if better == "more" else "less",
+        )
+        values = {
+            arm: Value(
+                getattr(own, key).value,
+                n=own.n,
+                unscored=own.unscored,
+                baseline=getattr(length, key).value,
             )
-            figures = {arm: getattr(both[number], key) for arm, both in found.items()}
-            values = {
-                arm: Value(figure.value, n=figure.n, unscored=found[arm][number].unscored)
-                for arm, figure in figures.items()
-            }
-            if row := spec.row(values):
-                yield row
+            for arm, (own, length) in found.items()
+        }
+        if row := spec.row(values):
+            yield row
 
 
 def _plain_answers(run: Run, arm: str) -> Mapping[str, Fact]:

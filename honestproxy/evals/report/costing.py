@@ -67,7 +67,7 @@ def _row(run: Run, spec: Spec, figures: Mapping[str, Figure], what: str) -> Meas
         (before, after)
         for before, after in run.pairs
         if before in values and values[before].value
-        if after in values and values[after].value is not None
+        if after in values and values[after].value is not None and not run.arm(after).is_fixed
     ]
     made = [
         times(before, after, columns[before], columns[after], paired=not run.is_live)

@@ -172,7 +172,8 @@ def _table(summary: Summary) -> str:
         f'<th scope="col"><i class="key {colour(place)}"></i>{escape(arm)}</th>'
         for place, arm in enumerate(summary.arms)
     )
-    head = f'<tr><td></td>{heads}<th scope="col">n</th><th scope="col">unscored</th></tr>'
+    counts = "".join(f'<th scope="col" class="n">{name}</th>' for name in ("n", "unscored"))
+    head = f"<tr><td></td>{heads}{counts}</tr>"
     lines, group = [], ""
     for row in summary.measures:
         if row.group != group:
@@ -181,7 +182,8 @@ def _table(summary: Summary) -> str:
             lines.append(f'<tr class="group"><th colspan="{wide}">{escape(group)}</th></tr>')
         lines.append(_row(row, summary.arms))
     return (
-        '<h2 id="table">Measures</h2><div class="wide" tabindex="0" role="region" '
+        f'<h2 id="table">Measures</h2><p class="key-to">{escape(numbers.KEY)}</p>'
+        '<div class="wide" tabindex="0" role="region" '
         f'aria-labelledby="table"><table><thead>{head}</thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

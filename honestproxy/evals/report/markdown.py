@@ -34,7 +34,7 @@ def _lines(summary: Summary) -> Iterator[str]:
     if summary.differences:
         yield from ("", "## What differs", "")
         yield from (f"- {escaped(line)}" for line in summary.differences)
-    yield from ("", *table(summary))
+    yield from ("", *table(summary), "", numbers.KEY)
     yield from _matrices(summary)
     yield from _categories(summary)
     yield from _changed(summary)

@@ -10,6 +10,12 @@ from honestproxy.evals.report.table import Comparison, Measure, Unit, Value
 UNDEFINED: Final = "undefined"
 NOTHING: Final = "–"
 MINUS: Final = "−"
+KEY: Final = (
+    "In brackets, 95 % intervals: exact ones of shares, else resampled by question. “Under” and "
+    "“over” are exact one-sided bounds. +, − and × are against the arm that it is measured "
+    "against, on questions that both answered; p is Holm-corrected over the arms of a row."
+)
+"""How to read the table."""
 _SMALLEST_P: Final = 0.001
 
 
@@ -27,9 +33,12 @@ def value(found: Value | None, unit: Unit) -> str:
 
 def interval(found: Value, measure: Measure) -> str:
     """`[55, 69]`, or of a rare event the bound that matters: `under 4 %`, `over 55 %`."""
+    if found.baseline is not None:
+        return f"(length alone {amount(found.baseline, measure.unit)})"
     if found.value is None or found.low is None or found.high is None:
         return ""
     if found.bound:
+        # Of a rare event what matters is how common it might be; of others, how rare.
         is_rare = measure.better == "less" or not found.count
         return under(found.high) if is_rare else f"over {math.floor(found.low * 100)} %"
     return f"[{bare(found.low, measure.unit)}, {bare(found.high, measure.unit)}]"
@@ -102,9 +111,11 @@ def ratio(number: float) -> str:
     return f"{number:.1f}" if number >= 1.1 else f"{number:.2f}"
 
 
-def ceiling(share: float | None) -> int:
+def ceiling(share: float) -> str:
     """Per cent, rounded up: what a bound is under."""
-    return math.floor((1.0 if share is None else share) * 100 + 1e-9) + 1
+    percent = share * 100
+    step = 1 if percent >= 1 else 10 if percent >= 0.1 else 100
+    return f"{(math.floor(percent * step + 1e-9) + 1) / step:g}"
 
 
 def cases(measure: Measure) -> str:

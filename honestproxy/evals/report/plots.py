@@ -131,13 +131,15 @@ def _cell(
     box: dict[str, Any] = {"x": x + 2, "y": y + 2, "width": wide - 4, "height": tall - 4, "rx": 6.0}
     plot.add(tag("rect", **box, class_="cell"))
     if count:
-        depth = f"{0.12 + 0.55 * share:.2f}"
+        depth = f"{0.1 + 0.35 * share:.2f}"
         plot.add(tag("rect", **box, class_=f"cell {kind}", fill_opacity=depth))
     middle = x + wide / 2
-    shade = "count" if count else "count none"
-    plot.add(text(f"{count:,}", middle, y + tall / 2 + 3, class_=shade, text_anchor="middle"))
-    said = f"{word} · {numbers.points(share)} %" if count else word
-    plot.add(text(said, middle, y + tall / 2 + 21, class_="tick", text_anchor="middle"))
+    shade, small = ("count", "word") if count else ("count none", "tick")
+    plot.add(text(f"{count:,}", middle, y + tall / 2 - 8, class_=shade, text_anchor="middle"))
+    plot.add(text(word, middle, y + tall / 2 + 11, class_=small, text_anchor="middle"))
+    if count:
+        said = f"{numbers.points(share)} %"
+        plot.add(text(said, middle, y + tall / 2 + 27, class_="word", text_anchor="middle"))
 
 
 def reliability(own: Calibration, length: Calibration, place: int) -> str:

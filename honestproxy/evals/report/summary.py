@@ -201,8 +201,6 @@ def _remarks(run: Run, rows: list[Measure], found: Mapping[str, Measure]) -> Ite
             f"{'says' if len(winners) == 1 else 'say'} the same to everything, does as well as "
             "any other or better, so by itself such a number says nothing for an arm."
         )
-    if len(run.pairs) > 1:
-        yield "p-values are Holm-corrected over the arms of each row."
 
 
 def _noise(run: Run, found: Mapping[str, Measure], again: str) -> str:

@@ -49,7 +49,7 @@ class Plot:
     label: str
     width: float
     height: float
-    left: float = 44
+    left: float = 58
     top: float = 12
     right: float = 16
     bottom: float = 40

@@ -27,7 +27,11 @@ SHOWN: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an arm reached. `bound` marks intervals of two one-sided bounds, of rare events."""
+    """What an arm reached.
+
+    `bound` marks intervals of two one-sided bounds, of rare events. `baseline` is what an answer's
+    length alone reaches.
+    """
 
     value: float | None
     low: float | None = None
@@ -37,6 +41,7 @@ class Value:
     count: float | None = None
     convention: float | None = None
     bound: bool = False
+    baseline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

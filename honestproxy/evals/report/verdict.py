@@ -72,9 +72,12 @@ def _honesty(measures: Mapping[str, Measure], after: str) -> Iterator[str]:
 
 def _gamed(measure: Measure, after: str) -> str:
     """What a control that says the same to everything gains by this measure."""
-    name = next((arm for arm in measure.gamed if arm != after), None)
+    name = next(iter(measure.gamed), None)
+    if after in measure.gamed:
+        return ""
     found = name and measure.against(name)
-    if not found or after in measure.gamed or found.difference.value is None:
+    own = measure.against(after)
+    if not found or found.difference.value is None or not own or not own.is_shown:
         return ""
     return f" ({name}: {numbers.points(found.difference.value)})"
 
