@@ -40,10 +40,17 @@ class Verbatim:
             self._end()
 
     async def stream(self) -> AsyncGenerator[Chunk, None]:
-        """The upstream's own events, as they come; what came at once goes on at once."""
+        """The upstream's own events, as they come."""
+        async with aclosing(self.reads()) as reads:
+            async for chunks in reads:
+                for chunk in chunks:
+                    yield chunk
+
+    async def reads(self) -> AsyncGenerator[list[Chunk], None]:
+        """The same, as many at once as came at once."""
         several = getattr(self._backend, "reads", None)
         request = self._step.request
-        reads = several(request) if several else _singly(self._backend.stream(request))
+        reads = several(request) if several else singly(self._backend.stream(request))
         last: deque[Chunk] = deque(maxlen=3)  # one of them tells the usage
         deadline = asyncio.get_running_loop().time() + self._seconds
         try:
@@ -53,8 +60,7 @@ class Verbatim:
                 if chunks and chunks[0].headers:
                     self.headers = chunks[0].headers
                 last.extend(chunks)
-                for chunk in chunks if request.origin else _merged(chunks):
-                    yield chunk
+                yield chunks
         except StopAsyncIteration:
             pass
         except Exception as error:  # noqa: BLE001 - becomes one of ours
@@ -75,15 +81,8 @@ class Verbatim:
         self._step.seconds = round(trace.seconds, 4)
 
 
-async def _singly(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[list[Chunk], None]:
+async def singly(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[list[Chunk], None]:
+    """Each chunk as one that came alone."""
     async with aclosing(chunks):
         async for chunk in chunks:
             yield [chunk]
-
-
-def _merged(chunks: list[Chunk]) -> list[Chunk]:
-    """One chunk with the events of all, where they came as events."""
-    events = [chunk.event for chunk in chunks if chunk.event is not None]
-    if len(chunks) == 1 or len(events) < len(chunks):
-        return chunks
-    return [Chunk({"choices": []}, event=b"".join(events))]

@@ -15,6 +15,7 @@ from honestproxy.errors import HonestProxyError, InvalidRequest, TooLarge
 from honestproxy.pipeline import AnyRun
 from honestproxy.settings import Settings
 from honestproxy.types import ChatResponse, Chunk
+from honestproxy.verbatim import Verbatim, singly
 from honestproxy.wire import reply
 
 log = logging.getLogger(__name__)
@@ -142,21 +143,21 @@ class Answering:
         await send_json(self._send, 200, self._writer.whole(response), told)
 
     async def _stream(self, run: AnyRun) -> None:
-        chunks = run.stream()
-        first: asyncio.Future[Chunk | None] | None = None
+        reads = run.reads() if isinstance(run, Verbatim) else singly(run.stream())
+        first: asyncio.Future[list[Chunk] | None] | None = None
         try:
             try:
-                first = await self._first(run, chunks)
+                first = await self._first(run, reads)
             except HonestProxyError as error:
                 await self._refuse(run, error)
                 return
             told = {**run.headers, **_EVENT_STREAM, **reply.headers(run.honesty)}
             await _head(self._send, 200, told)
-            await self._events(run, first, chunks)
+            await self._events(run, first, reads)
         finally:
             if first is not None and not first.done():
                 await _ended(first)
-            await chunks.aclose()
+            await reads.aclose()
 
     async def _refuse(self, run: AnyRun, error: HonestProxyError) -> None:
         self.failed = error.at_rest().message
@@ -164,10 +165,10 @@ class Answering:
         await refuse(self._send, explained, reply.headers(run.honesty))
 
     async def _first(
-        self, run: AnyRun, chunks: AsyncGenerator[Chunk, None]
-    ) -> asyncio.Future[Chunk | None]:
-        """The first chunk, waited for no longer than until no error status can follow."""
-        first = asyncio.ensure_future(anext(chunks, None))
+        self, run: AnyRun, reads: AsyncGenerator[list[Chunk], None]
+    ) -> asyncio.Future[list[Chunk] | None]:
+        """The first chunks, waited for no longer than until no error status can follow."""
+        first = asyncio.ensure_future(anext(reads, None))
         accepted = asyncio.ensure_future(run.accepted())
         wait = self._settings.stream_head_wait
         try:
@@ -182,15 +183,18 @@ class Answering:
         return first
 
     async def _events(
-        self, run: AnyRun, first: asyncio.Future[Chunk | None], chunks: AsyncGenerator[Chunk, None]
+        self,
+        run: AnyRun,
+        first: asyncio.Future[list[Chunk] | None],
+        reads: AsyncGenerator[list[Chunk], None],
     ) -> None:
         """The answer's events, pings while there are none, and an end that tells how it went."""
         pinging = None if run.verbatim else asyncio.create_task(self._ping())
         try:
-            chunk = await first
-            while chunk is not None:
-                await self._part(self._writer.events(chunk))
-                chunk = await anext(chunks, None)
+            chunks = await first
+            while chunks is not None:
+                await self._part(b"".join(map(self._writer.events, chunks)))
+                chunks = await anext(reads, None)
             end = self._writer.end()
         except HonestProxyError as error:
             self.failed = error.at_rest().message

@@ -21,7 +21,6 @@ from honestproxy.pipeline import AnyRun
 from honestproxy.server.answering import Writer, headers_of
 from honestproxy.trace import Honesty, Step
 from honestproxy.types import ChatResponse, Chunk, write
-from honestproxy.wire.sse import DONE, EventSplitter, data_of
 
 HEADER: Final = "x-honesty-trace"
 _PASSED_ON: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
@@ -83,7 +82,7 @@ class Recording:
     def events(self, chunk: Chunk) -> bytes:
         """What a chunk means for the stream."""
         if self.run is not None and self.run.verbatim:  # other runs know their own texts
-            self._heard.append(_text(chunk))
+            self._heard.append(chunk.text)
         return self._writer.events(chunk)
 
     def end(self) -> bytes:
@@ -152,14 +151,6 @@ def _step(step: Step, heard: str) -> Mapping[str, Any]:
     ended = response.finish_reason if response else None
     sent = {"model": step.request.model, "messages": step.request.messages}
     return {**step.summary(), **sent, "text": text, "finish_reason": ended}
-
-
-def _text(chunk: Chunk) -> str:
-    """A chunk's text, or that of all the events that came with it."""
-    if chunk.choices or chunk.event is None:
-        return chunk.text
-    datas = map(data_of, EventSplitter().feed(chunk.event))
-    return "".join(Chunk(data).text for data in datas if data and data != DONE)
 
 
 def _is_loopback(host: str) -> bool:

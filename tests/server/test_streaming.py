@@ -10,8 +10,12 @@ from typing import Any
 import openai
 import pytest
 
+from honestproxy.backends.openai_compatible import OpenAICompatible
+from honestproxy.pipeline import Pipeline
+from honestproxy.settings import Settings
+from honestproxy.types import ChatRequest, Options
 from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, Proxy, ask, proxy, script
-from tests.upstreams import Reply, chunk, event, events
+from tests.upstreams import Reply, chunk, event, events, upstream
 
 BROKEN = Reply([event(chunk("The mer"))], content_type="text/event-stream", then="drop")
 
@@ -250,3 +254,13 @@ async def test_merged_text_and_kept_text_are_never_spliced() -> None:
     async with proxy(script(confusion=DOUBT)) as on:
         found = await chunks(on, ask(stream=True))
     assert texts(found) == MERGED
+
+
+async def test_raw_texts_that_come_at_once_are_each_there_for_who_reads_them_in_process() -> None:
+    at_once = events(b"".join(event(chunk(text)) for text in "abc") + event(chunk(None, "stop")))
+    async with upstream(at_once) as server:
+        pipeline = Pipeline(OpenAICompatible(server.url, Settings(upstream=server.url)))
+        asked = ChatRequest(ask(stream=True), options=Options(strategy="raw"))
+        texts = [part.text async for part in pipeline.stream(asked)]
+        await pipeline.aclose()
+    assert [text for text in texts if text] == ["a", "b", "c"]
