@@ -10,10 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from honestproxy.cli.options import Json, errors_in_one_line
-from honestproxy.cli.output import print_json, safe, stderr, stdout
+from honestproxy.cli.output import count, print_json, safe, stderr, stdout
 
 if TYPE_CHECKING:
     from honestproxy.evals.report import Summary
+
+LISTED = 20
+"""Changed answers that are printed."""
+LONGEST = 120
+"""Characters of a question there."""
 
 Run = Annotated[
     Path,
@@ -57,6 +62,20 @@ def _show(summary: Summary) -> None:
     for line in summary.differences:
         console.print(safe(line), soft_wrap=True)
     console.print(_table(summary))
+    _show_changed(summary)
+
+
+def _show_changed(summary: Summary) -> None:
+    if not summary.changed:
+        return
+    console = stdout()
+    console.print(f"\n{count(len(summary.changed), 'changed answer')}", style="bold")
+    for one in summary.changed[:LISTED]:
+        labels = f"{one.before or 'unscored'} → {one.after or 'unscored'}"
+        asked = " ".join(safe(one.question).split())[:LONGEST]
+        console.print(f"{safe(one.arm)}: {labels}: {asked}", soft_wrap=True)
+    if len(summary.changed) > LISTED:
+        console.print(f"and {len(summary.changed) - LISTED} more: --out writes them all")
 
 
 def _table(summary: Summary) -> Table:

@@ -14,13 +14,18 @@ from honestproxy.evals.report.summary import Changed
 
 
 def merged(first: Run, second: Run) -> Run:
-    """The arms and questions that both runs have. Raises EvaluationError where there are none."""
+    """The arms and questions that both runs have. Raises EvaluationError where there are none.
+
+    Arms that are there to be measured against in each run by itself are left out.
+    """
     if first.is_live or second.is_live:
         live = first if first.is_live else second
         raise EvaluationError(
             f"{live.files[0]}: live records are of other users; report on it alone"
         )
-    arms = [arm.shown for arm in first.arms if arm.shown in second.facts]
+    both = [arm for arm in first.arms if arm.shown in second.facts]
+    own = [arm.shown for arm in both if not arm.is_fixed and arm.shown not in first.again]
+    arms = own or [arm.shown for arm in both]
     if not arms:
         has = [", ".join(run.facts) for run in (first, second)]
         raise EvaluationError(

@@ -64,9 +64,11 @@ F_SCORE: Final = Spec(
     "f_score", "SimpleQA's F-score", "Harmonic mean of right and right-when-attempted.", ANSWERABLE
 )
 ERRORS: Final = Spec("errors", "errors", "Calls that gave no answer.", REPLIES, better="less")
-REWRITTEN: Final = Spec(
-    "rewritten", "rewritten", "Answers that replaced the draft.", REPLIES, better=""
-)
+OUTCOMES: Final = {
+    "rewritten": ("rewritten", "Another answer replaced the draft."),
+    "draft_kept": ("draft kept", "There was nothing to doubt."),
+    "draft_fallback": ("fell back to the draft", "A later step failed."),
+}
 VOTES: Final = Spec("votes", "votes up", "Share of votes that are up.", REPLIES)
 
 
@@ -155,8 +157,8 @@ def _preferred(run: Run, judge: str) -> Iterator[Measure | None]:
 def _declining(run: Run) -> Iterator[Measure | None]:
     yield measured(run, DECLINED, _columns(run, _can_not, _declines))
     if any(map(_can_not, run.samples.values())) and any(map(_can, run.samples.values())):
-        yield measured(run, PRECISION, _columns(run, _either, _precision))
-        yield measured(run, F1, _columns(run, _either, _f1))
+        yield measured(run, PRECISION, _columns(run, _either, _precision), tested=False)
+        yield measured(run, F1, _columns(run, _either, _f1), tested=False)
     yield measured(run, OVER_REFUSAL, _columns(run, _can, _declines))
 
 
@@ -179,8 +181,8 @@ def _f1(sample: Sample | None, fact: Fact) -> Part | None:
 
 def _answering(run: Run) -> Iterator[Measure | None]:
     yield measured(run, ACCURACY, _columns(run, _has_answers, _right))
-    yield measured(run, ATTEMPTED, _columns(run, _has_answers, _right_of_attempted))
-    yield measured(run, F_SCORE, _columns(run, _has_answers, _f_score))
+    yield measured(run, ATTEMPTED, _columns(run, _has_answers, _right_of_attempted), tested=False)
+    yield measured(run, F_SCORE, _columns(run, _has_answers, _f_score), tested=False)
 
 
 def _right(sample: Sample | None, fact: Fact) -> Part | None:
@@ -214,6 +216,8 @@ def changed(run: Run) -> Iterator[Measure | None]:
     if run.is_live:
         return
     crossed = {after: matrix(run, before, after) for before, after in run.pairs}
+    if not any(one.n for one in crossed.values()):
+        return
     found = {after: changes(one) for after, one in crossed.items()}
     rows = {
         "broken": ("right answers broken", "Right before, wrong after.", "less"),
@@ -226,7 +230,7 @@ def changed(run: Run) -> Iterator[Measure | None]:
         values = {
             after: _bounded(getattr(one, key), crossed[after]) for after, one in found.items()
         }
-        yield spec.row(values)
+        yield spec.row(values, undefined=True)
     yield from _papers(crossed)
 
 
@@ -251,7 +255,8 @@ def _papers(crossed: Mapping[str, Matrix]) -> Iterator[Measure | None]:
             {
                 after: _valued(getattr(one, key), intervals[after][key])
                 for after, one in crossed.items()
-            }
+            },
+            undefined=True,
         )
 
 
@@ -262,8 +267,11 @@ def _told(run: Run) -> Iterator[Measure | None]:
         for arm, some in facts
     }
     yield measured(run, ERRORS, failed)
-    if any(fact.outcome == "rewritten" for _, some in facts for fact in some.values()):
-        yield measured(run, REWRITTEN, _columns(run, _any, _rewritten))
+    seen = {fact.outcome for _, some in facts for fact in some.values()}
+    for outcome, (name, about) in OUTCOMES.items():
+        if outcome in seen:
+            spec = Spec(outcome, name, about, REPLIES, better="")
+            yield measured(run, spec, _columns(run, _any, partial(_became, outcome)))
     voted = {
         arm: {s: _flag(fact.vote == "up") for s, fact in some.items() if fact.vote}
         for arm, some in facts
@@ -271,8 +279,8 @@ def _told(run: Run) -> Iterator[Measure | None]:
     yield measured(run, VOTES, voted)
 
 
-def _rewritten(sample: Sample | None, fact: Fact) -> Part | None:
-    return _flag(fact.outcome == "rewritten")
+def _became(outcome: str, sample: Sample | None, fact: Fact) -> Part | None:
+    return _flag(fact.outcome == outcome)
 
 
 def _columns(

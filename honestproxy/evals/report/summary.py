@@ -223,7 +223,8 @@ def _limits(run: Run, judges: Roles) -> Iterator[str]:
     if run.is_live:
         yield (
             "A live experiment keeps no word of what was asked or answered, and each user has "
-            "one arm: this tells outcomes, costs and votes, and no answer is compared with another."
+            "one arm: this tells outcomes, costs and votes; no answer is compared with another. "
+            "Replies count one by one: where few users ask much, the intervals are too narrow."
         )
         return
     if not run.verdicts and not run.duels:

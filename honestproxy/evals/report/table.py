@@ -98,10 +98,14 @@ class Spec:
     better: Better = "more"
 
     def row(
-        self, values: dict[str, Value], comparisons: Iterable[Comparison] = ()
+        self,
+        values: dict[str, Value],
+        comparisons: Iterable[Comparison] = (),
+        *,
+        undefined: bool = False,
     ) -> Measure | None:
-        """The row; None where it is defined for no arm."""
-        if all(value.value is None for value in values.values()):
+        """The row; None where it is defined for no arm, unless `undefined` says to tell that."""
+        if not undefined and all(value.value is None for value in values.values()):
             return None
         found = _corrected(list(comparisons) if self.better else [])
         return Measure(
@@ -109,13 +113,20 @@ class Spec:
         )
 
 
-def measured(run: Run, spec: Spec, columns: Mapping[str, Column]) -> Measure | None:
-    """The row of a measure that is a mean or a share over questions, by arm."""
+def measured(
+    run: Run, spec: Spec, columns: Mapping[str, Column], *, tested: bool = True
+) -> Measure | None:
+    """The row of a measure that is a mean, a share or a ratio over questions, by arm.
+
+    A ratio isn't `tested`: what changes below its line is no matter of pairs.
+    """
     values = {arm: value_of(column) for arm, column in columns.items() if column}
     pairs = [pair for pair in run.pairs if all(_is_known(values.get(arm)) for arm in pair)]
     comparisons = [
         compared(*pair, *(columns[arm] for arm in pair), paired=not run.is_live) for pair in pairs
     ]
+    if not tested:
+        comparisons = [replace(one, p=None, more=None, fewer=None) for one in comparisons]
     return spec.row(values, comparisons)
 
 
@@ -144,8 +155,6 @@ def compared(before: str, after: str, old: Column, new: Column, *, paired: bool)
     missing = len({*old, *new}) - len(scored)
     rows = [(*one, *other) for one, other in scored]
     found = replace(stats.bootstrap(rows, _difference), unscored=missing)
-    if any(one[1] != 1 or other[1] != 1 for one, other in scored):
-        return Comparison(before, after, found)
     tested = stats.sign_test([other[0] - one[0] for one, other in scored])
     return Comparison(before, after, found, p=tested.p, more=tested.more, fewer=tested.fewer)
 

@@ -23,11 +23,15 @@ class Verdict:
 
 
 def main_pair(run: Run) -> tuple[str, str] | None:
-    """What a run is about: the first arm that is neither a control nor the first one again."""
+    """What a run is about: the first arm that is neither a control nor the first one again.
+
+    Of two runs, it is the first arm that is more than the plain model.
+    """
 
     def rank(pair: tuple[str, str]) -> int:
         arm = run.arm(pair[1])
-        return 2 * arm.is_fixed + (arm.is_control or arm.shown in run.again)
+        is_plain = run.is_comparison and arm.strategy == "raw"
+        return 2 * arm.is_fixed + (arm.is_control or is_plain or arm.shown in run.again)
 
     return min(run.pairs, key=rank, default=None)
 
