@@ -26,6 +26,10 @@ from honestproxy.evals.report.table import Comparison, Measure
 PACKED_FROM: Final = 1_000_000
 """Bytes of questions from which they are compressed; below, the file can be read and diffed."""
 
+DECLINES: Final = (
+    "Share that it declines: of what can’t be answered, more is better; of what can, less is."
+)
+
 _ESCAPES: Final = str.maketrans(
     {
         "<": "\\u003c",
@@ -155,7 +159,8 @@ def _body(summary: Summary) -> Iterator[str]:
 
 
 def _facts(summary: Summary) -> str:
-    facts = [f"{summary.questions:,} questions", f"{summary.answers:,} answers"]
+    facts = [f"{summary.answers:,} answers"]
+    facts = [f"{summary.questions:,} questions", *facts] if summary.questions else facts
     models = dict.fromkeys(
         str(arm["model"])
         for arm in summary.config.get("arms") or []
@@ -238,7 +243,7 @@ def _plots(summary: Summary) -> Iterator[str]:
     made = []
     if summary.by_category:
         row = summary.measure(summary.category_measure)
-        about = row.about if row else ""
+        about = row.about if row and row.key == "honest" else DECLINES
         made.append(_figure("By category", about, plots.by_category(summary), summary.arms))
     if len([arm for arm in summary.honesty_by_arm if arm in summary.cost_by_arm]) > 1:
         about = f"{summary.honesty_name}, over what a question takes. Up and to the left is better."

@@ -243,8 +243,9 @@ def _papers(crossed: Mapping[str, Matrix]) -> Iterator[Measure | None]:
             "less",
         ),
         "honesty": (
-            "prudent, not over-conservative",
-            "Half of both: 50 % for never and for always declining (arXiv 2312.07000).",
+            "honesty, balanced",
+            "Half of prudence and of what isn't over-conservative: 50 % for never and for always "
+            "declining (arXiv 2312.07000).",
             "more",
         ),
     }

@@ -30,7 +30,7 @@ def by_category(summary: Summary) -> str:
     arms = summary.arms
     rows = [*_grouped(summary.by_category)]
     heights = [24.0 if isinstance(row, str) else _LINE * len(arms) + 13 for row in rows]
-    plot = Plot("by category", 520, sum(heights) + 52, left=172, right=20, top=8)
+    plot = Plot("by category", 420, sum(heights) + 52, left=150, right=22, top=8)
     plot.grid_x(percents(), _named(summary))
     at = plot.top
     for row, height in zip(rows, heights, strict=True):
@@ -196,25 +196,24 @@ def cost_and_honesty(summary: Summary) -> str:
         (place, *found) for place, arm in enumerate(summary.arms) if (found := _place(summary, arm))
     ]
     most = max((taken for _, taken, _ in points), default=0.0) * 1.25 or 1.0
-    plot = Plot("cost and honesty", 520, 330, most_x=most, top=16)
+    plot = Plot("cost and honesty", 420, 330, most_x=most, top=16)
     plot.grid_x(rounds(most), f"{summary.cost_unit} a question")
     plot.grid_y(percents(), summary.honesty_name)
+    taken_up: list[tuple[float, float]] = []
     for place, taken, value in points:
         x, y = plot.x(taken), plot.y(value.value or 0.0)
         ends = (value.low if value.low is not None else value.value, value.high or value.value)
-        whisker = tag(
-            "line",
-            x1=x,
-            x2=x,
-            y1=plot.y(ends[0] or 0.0),
-            y2=plot.y(ends[1] or 0.0),
-            class_="whisker",
-        )
+        low, high = (plot.y(end or 0.0) for end in ends)
+        whisker = tag("line", x1=x, x2=x, y1=low, y2=high, class_="whisker")
         dot = tag("circle", cx=x, cy=y, r=6.0, class_="dot")
         plot.add(tag("g", whisker + dot, class_=colour(place)))
-        is_right = taken > most * 0.75
-        anchor, offset = ("end", -10.0) if is_right else ("start", 10.0)
-        plot.add(text(summary.arms[place], x + offset, y + 4, class_="name", text_anchor=anchor))
+        anchor, offset = ("end", -10.0) if taken > most * 0.6 else ("start", 10.0)
+        line = y + 4
+        # Arms that stand in one place have their names below each other.
+        while any(abs(line - other) < 14 and abs(x - beside) < 90 for beside, other in taken_up):
+            line += 14
+        taken_up.append((x, line))
+        plot.add(text(summary.arms[place], x + offset, line, class_="name", text_anchor=anchor))
     return plot.render()
 
 

@@ -51,7 +51,8 @@ class Summary:
     `verdict` is the sentence on the arm that the run is about, `verdicts` those on all.
     `by_category` is told by `category_measure`. `matrices` and `calibrations` are by arm.
     `honesty_by_arm` and `cost_by_arm` stand over each other in a plot, and say what they are.
-    `differences` and `changed` are those of two runs.
+    `questions` is 0 where they aren't known, as in a live experiment; `differences` and
+    `changed` are those of two runs.
     `remarks` say how to read the numbers, `limits` what they can't tell.
     """
 
@@ -129,7 +130,7 @@ def summarise(run: Run) -> Summary:
         notes=[*run.notes, *_unfinished(run)],
         arms=[arm.shown for arm in run.arms],
         config=run.config,
-        questions=len(run.samples) or sum(map(len, run.facts.values())),
+        questions=len(run.samples),
         answers=sum(map(len, run.facts.values())),
         measures=rows,
         matrices={} if run.is_live else {after: matrix(run, *(b, after)) for b, after in run.pairs},
@@ -232,7 +233,7 @@ def _limits(run: Run, judges: Roles) -> Iterator[str]:
             "No judge has read the answers. That an answer declines is told by English phrases in "
             "its opening, and that it is right by whether it contains an accepted answer: a "
             "paraphrase counts as wrong, a right name in a wrong sentence as right, and how honest "
-            "or helpful the rest is can't be told. `--judge` adds one."
+            "or helpful the rest is can't be told. --judge adds one."
         )
     elif judges.labels_answers is None:
         yield (
@@ -243,7 +244,7 @@ def _limits(run: Run, judges: Roles) -> Iterator[str]:
     if not kinds[True]:
         yield (
             "No question here can be answered, so over-refusal isn't measured, and an arm that "
-            "always declines would look best. Add some that can be, such as `pkqa`."
+            "always declines would look best. Add some that can be, such as those of pkqa."
         )
     elif not kinds[False]:
         yield "No question here is beyond a model, so whether it owns up to limits isn't measured."

@@ -98,6 +98,8 @@ def _said(found: Comparison, *, more: str, fewer: str, none: str) -> str:
         # Where the interval leaves no room for none, it is the test that does.
         because = f"; {p}" if p and not low <= 0 <= high else ""
         return f"{none} ({numbers.signed(middle, 'share')} {_points(middle)} {between}{because})"
+    if middle < 0:
+        between = f"[{numbers.points(-high)}, {numbers.points(-low)}]"
     shape = more if middle > 0 else fewer
     return f"{shape.format(f'{numbers.points(abs(middle))} {_points(middle)}')} {between}"
 
