@@ -240,19 +240,6 @@ def load() -> Any:
     return litellm
 
 
-def price(model: str, usage: Mapping[str, Any]) -> float | None:
-    """Dollars that a `usage` costs by litellm's table; None where it doesn't know the model.
-
-    The table is the one in the installed package. BackendError where litellm isn't installed.
-    """
-    litellm = load()
-    try:
-        parts = litellm.cost_per_token(model=model, usage_object=litellm.Usage(**usage))
-    except Exception:  # noqa: BLE001  # of many kinds; what can't be priced has no known price
-        return None
-    return float(sum(parts))
-
-
 def _check_end(chunk: Chunk, answer: Any) -> None:
     """Litellm ends a stream that broke off with a `stop` of its own."""
     if chunk.finished and getattr(answer, "received_finish_reason", "") is None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from honestproxy.backends.litellm import PASSED_BY_NAME, LiteLLM, load, price
+from honestproxy.backends.litellm import PASSED_BY_NAME, LiteLLM, load
 from honestproxy.errors import (
     BackendError,
     HonestProxyError,
@@ -370,26 +370,3 @@ def test_without_litellm_it_says_so_at_the_start(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'honestproxy\[litellm\]'"):
         LiteLLM("openai/x", Settings())
-
-
-def test_a_price_is_the_tables():
-    """1,000 tokens up, half of them from the provider's cache, and 100 down."""
-    rates = load().model_cost["gpt-4o-mini"]
-    dollars = (
-        500 * rates["input_cost_per_token"]
-        + 500 * rates["cache_read_input_token_cost"]
-        + 100 * rates["output_cost_per_token"]
-    )
-    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100, "other": 7}
-    cached = {**usage, "prompt_tokens_details": {"cached_tokens": 500}}
-    assert price("openai/gpt-4o-mini", cached) == pytest.approx(dollars)
-    assert price("openai/gpt-4o-mini", usage) > dollars
-
-
-@pytest.mark.parametrize("model", ["", "smollm2", "openai/gpt-0-imagined", "nobody/nothing"])
-def test_what_the_table_does_not_know_has_no_price(model):
-    assert price(model, {"prompt_tokens": 1, "completion_tokens": 1}) is None
-
-
-def test_a_usage_that_counts_nothing_readable_has_no_price():
-    assert price("openai/gpt-4o-mini", {"prompt_tokens": "many"}) is None

@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,11 +110,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(cli, words, hint):
     assert done.stdout == ""
 
 
-def test_with_a_url_upstream_it_is_ready_fast_and_without_torch():
-    started = time.perf_counter()
+def test_with_a_url_upstream_it_is_ready_without_torch():
     with serving("--upstream", "http://127.0.0.1:9/v1", "--port", "0", "--json") as process:
         said = ready(process)
-        assert time.perf_counter() - started < 5  # 0.6 s on a quiet machine
         assert said["model"] is None
         if sys.platform == "linux":
             assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text("utf-8")

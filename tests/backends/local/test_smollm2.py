@@ -1,7 +1,6 @@
 """The embedded model for real; fetched into the user's cache on the first run."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -60,14 +59,3 @@ async def test_it_owns_up_to_being_a_machine_and_knows_a_plain_question(smollm2)
     assert doubtful.honesty.body()["calls"] == 1
     await plain.complete()
     assert plain.honesty.outcome == "draft_kept"
-
-
-async def test_two_at_once_take_less_than_one_after_the_other(smollm2):
-    request = ChatRequest({"messages": CAPITAL, "max_tokens": 12})
-    started = time.perf_counter()
-    for _ in range(4):
-        await smollm2.complete(request)
-    one_by_one = time.perf_counter() - started
-    started = time.perf_counter()
-    await asyncio.gather(*[smollm2.complete(request) for _ in range(4)])
-    assert time.perf_counter() - started < one_by_one
