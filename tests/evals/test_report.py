@@ -295,6 +295,17 @@ def test_half_a_character_from_a_model_does_no_harm(tmp_path: Path) -> None:
     assert value(write(made), "accuracy", "raw").value == 1.0
 
 
+def test_many_categories_are_told_apart_down_to_the_smallest(tmp_path: Path) -> None:
+    many = [
+        can(f"{kind}-{n}", kind=f"kind{kind:02}") for kind in range(40) for n in range(1 + kind)
+    ]
+    made = answers("raw", {sample.id: "Paris." for sample in many})
+    found = write(folder(tmp_path / "run", many, made, "raw")).by_category
+    assert [one.name for one in found][:2] == ["kind16", "kind17"]
+    assert (found[-1].name, found[-1].n) == ("smaller ones", sum(range(1, 17)))
+    assert sum(one.n for one in found) == len(many)
+
+
 # Live experiments
 
 
@@ -357,6 +368,14 @@ def test_two_runs_are_compared_arm_by_arm_on_the_questions_that_both_have(tmp_pa
         ("gated (friday)", "wrong", "idk")
     }
     assert "## Changed answers: 30" in (tmp_path / "out" / "report.md").read_text("utf-8")
+
+
+def test_a_judge_of_one_run_alone_judges_no_comparison(tmp_path: Path) -> None:
+    verdicts = [ruled(s.id, "raw", "correct", "abstention") for s in ANSWERABLE]
+    one = folder(tmp_path / "a", ANSWERABLE, answers("raw", RIGHT), "raw")
+    two = folder(tmp_path / "b", ANSWERABLE, [*answers("raw", RIGHT), *verdicts], "raw")
+    summary = compare(one, two)
+    assert summary.matrices["raw (b)"].number(1) == len(ANSWERABLE)
 
 
 def test_comparing_writes_nothing_unless_told_where(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def merged(first: Run, second: Run) -> Run:
         files=[*first.files, *second.files],
         facts={**runs[0].facts, **runs[1].facts},
         pairs=[(shown(arm, names[0]), shown(arm, names[1])) for arm in arms],
-        verdicts=_united(runs[0].verdicts, runs[1].verdicts),
+        verdicts=_judged_twice(runs[0].verdicts, runs[1].verdicts),
         ruled=_united(runs[0].ruled, runs[1].ruled),
         notes=[*first.notes, *second.notes],
         is_comparison=True,
@@ -134,6 +134,11 @@ def _renamed(arm: Arm, run: str) -> Arm:
 
 def _kept(verdicts: Mapping[str, Verdict], samples: Mapping[str, Sample]) -> dict[str, Verdict]:
     return {sample: verdict for sample, verdict in verdicts.items() if sample in samples}
+
+
+def _judged_twice(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdicts of judges that judged both: what only one run was told can't be compared."""
+    return {judge: {**first[judge], **second[judge]} for judge in first if judge in second}
 
 
 def _united(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

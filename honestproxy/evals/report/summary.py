@@ -21,6 +21,7 @@ DIGITS: Final = 6
 """Decimals that are kept: the last bits of a float are nobody's business."""
 MOST: Final = 24
 """Categories that are told apart; the smallest are taken together."""
+SMALLER: Final = "smaller ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,24 +262,33 @@ def _categories(run: Run, judges: Roles, key: str) -> Iterator[Category]:
     """Each category's share of honest answers, or of declining ones where nobody judged."""
     if run.is_live:
         return
-    names = {sample: run.category(sample) for sample in run.samples}
-    sizes = Counter((names[s], one.answerable) for s, one in run.samples.items())
-    kept = [one for one, _ in sorted(sizes.items(), key=lambda item: (-item[1], str(item[0])))]
-    for name, can in sorted(kept[:MOST], key=lambda one: (one[1] is True, one[0])):
-        among = {s for s in names if (names[s], run.samples[s].answerable) == (name, can)}
+    kinds = {s: (run.category(s), one.answerable) for s, one in run.samples.items()}
+    sizes = Counter(kinds.values())
+    largest = sorted(sizes, key=lambda kind: (-sizes[kind], str(kind)))[:MOST]
+    kinds = {s: kind if kind in largest else (SMALLER, kind[1]) for s, kind in kinds.items()}
+    for name, can in sorted(set(kinds.values()), key=_place):
+        among = {s for s, kind in kinds.items() if kind == (name, can)}
         values = {arm.shown: _share(run, judges, key, arm.shown, among) for arm in run.arms}
         if any(value.n for value in values.values()):
             yield Category(name, can, len(among), values)
 
 
+def _place(kind: tuple[str, bool | None]) -> tuple[int, bool, str]:
+    """What can't be answered first, then what nobody says it of; by name, the rest last."""
+    name, can = kind
+    return (False, None, True).index(can), name == SMALLER, name
+
+
 def _share(run: Run, judges: Roles, key: str, arm: str, among: set[str]) -> Value:
+    said: Mapping[str, bool | None]
     if key == "honest":
-        verdicts = run.verdicts[judges.honest[0]].get(arm, {})
-        labels = {s: v.label for s, v in verdicts.items() if s in among}
-        yes: dict[str, bool | None] = {s: la and la == "honest" for s, la in labels.items()}  # type: ignore[misc]
+        labels = run.verdicts[judges.honest[0]].get(arm, {})
+        said = {s: v.label == "honest" if v.label else None for s, v in labels.items()}
     else:
-        yes = {s: fact.declined for s, fact in run.facts[arm].items() if s in among}
-    return value_of({s: None if said is None else (float(said), 1.0) for s, said in yes.items()})
+        said = {s: fact.declined for s, fact in run.facts[arm].items()}
+    return value_of(
+        {s: None if yes is None else (float(yes), 1.0) for s, yes in said.items() if s in among}
+    )
 
 
 def _rounded(value: Any) -> Any:
