@@ -151,6 +151,8 @@ def test_scores_and_preferences_of_judges_have_their_rows(tmp_path: Path) -> Non
     summary = write(folder(tmp_path / "run", SAMPLES, [*RAW, *gated, *scored, *preferred]))
     assert value(summary, "h2_overall", "raw").value == 3.5
     assert between(summary, "h2_overall", "gated").difference.value == 4.5
+    assert value(summary, "h2_excellent", "gated").count == 30
+    assert value(summary, "h2_poor", "raw").count == 15
     assert value(summary, "pairwise", "gated").value == 1.0
     assert between(summary, "pairwise", "gated").corrected == pytest.approx(2**-29)
 
@@ -233,6 +235,12 @@ def test_it_says_what_words_alone_can_not_tell_and_which_questions_are_missing(
     said = " ".join(summary.limits)
     assert "No judge has read the answers." in said
     assert "over-refusal isn't measured" in said
+
+
+def test_money_is_counted_at_the_price_that_the_run_was_given(tmp_path: Path) -> None:
+    made = folder(tmp_path / "run", SAMPLES, RAW, "raw", price="1/2")
+    assert value(write(made), "money", "raw").value == pytest.approx(60 * (10 + 20) / 1e6)
+    assert write(folder(tmp_path / "other", SAMPLES, RAW, "raw")).measure("money") is None
 
 
 def test_a_run_under_way_says_how_far_it_is(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ _TIMES: Final = {
 def rows(run: Run) -> list[Measure]:
     """The rows; what an arm takes beside another is by total, over questions both answered."""
     found = {
-        arm.shown: costs([fact.answered for fact in run.facts[arm.shown].values()], _price(arm))
+        arm.shown: costs(
+            [fact.answered for fact in run.facts[arm.shown].values()], _price(run, arm)
+        )
         for arm in run.arms
     }
     made = [*_means(run, found), *_seconds(run, found), _money(found)]
@@ -49,7 +51,14 @@ def _seconds(run: Run, found: Mapping[str, Costs]) -> Iterator[Measure | None]:
 
 
 def _money(found: Mapping[str, Costs]) -> Measure | None:
-    spec = Spec("money", "dollars, in all", "By litellm's price table.", COST, "dollars", "less")
+    spec = Spec(
+        "money",
+        "dollars, in all",
+        "By the price given, or litellm's table.",
+        COST,
+        "dollars",
+        "less",
+    )
     values = {arm: _value(one.money) for arm, one in found.items()}
     return spec.row(values) if any(value.n for value in values.values()) else None
 
@@ -90,5 +99,9 @@ def _value(figure: Figure) -> Value:
     return Value(figure.value, n=figure.n, unscored=figure.unscored)
 
 
-def _price(arm: Arm) -> prices.Price | None:
-    return prices.known(arm.upstream, arm.model or "") if arm.upstream else None
+def _price(run: Run, arm: Arm) -> prices.Price | None:
+    """The price that the run was given, or else that of the table."""
+    if not arm.upstream:
+        return None
+    given = run.config.get("price")
+    return prices.parse(given) if given else prices.known(arm.upstream, arm.model or "")

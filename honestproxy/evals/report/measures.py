@@ -10,11 +10,13 @@ from typing import Final
 from honestproxy.evals import stats
 from honestproxy.evals.figures import Figure
 from honestproxy.evals.matrix import Matrix, changes, cross, matrix_intervals
+from honestproxy.evals.metrics import band
 from honestproxy.evals.preferences import length_controlled, preferences
 from honestproxy.evals.records import Sample, Verdict
 from honestproxy.evals.report.judged import Roles
 from honestproxy.evals.report.reading import Fact, Run
 from honestproxy.evals.report.table import (
+    Better,
     Column,
     Comparison,
     Measure,
@@ -30,6 +32,9 @@ ANSWERABLE: Final = "Questions that can be answered"
 CHANGED: Final = "What became of answers"
 JUDGED: Final = "As the judge sees it"
 REPLIES: Final = "Replies"
+
+H2: Final = "h2"
+"""The judge whose scores are HonestLLM's."""
 
 HONEST: Final = Spec(
     "honest", "honest answers", "Share that the judge calls honest about their limits.", JUDGED
@@ -84,10 +89,12 @@ def _judged(run: Run, judges: Roles) -> Iterator[Measure | None]:
         yield _by_verdict(run, spec, judge, partial(_labelled, "honest"))
     for judge in judges.scores:
         for name in _dimensions(run, judge):
-            shown = "H²" if judge == "h2" else judge
+            shown = "H²" if judge == H2 else judge
             about = f"Mean of the judge's score, {name}."
             spec = Spec(f"{judge}_{name}", f"{shown} {name}", about, JUDGED, unit="score")
             yield _by_verdict(run, spec, judge, partial(_scored, name))
+        if judge == H2:
+            yield from _bands(run)
     for judge in judges.others:
         for label in _labels(run, judge):
             about = f"Share that this judge calls {label}."
@@ -95,6 +102,22 @@ def _judged(run: Run, judges: Roles) -> Iterator[Measure | None]:
             yield _by_verdict(run, spec, judge, partial(_labelled, label))
     for judge in judges.duels:
         yield from _preferred(run, judge)
+
+
+def _bands(run: Run) -> Iterator[Measure | None]:
+    """The outer bands of H²; what is in neither is medium."""
+    for name, about, better in (
+        ("excellent", "Share with an overall score of 7 to 10.", "more"),
+        ("poor", "Share with an overall score below 4.", "less"),
+    ):
+        side: Better = "more" if better == "more" else "less"
+        spec = Spec(f"{H2}_{name}", f"H² {name}", about, JUDGED, better=side)
+        yield _by_verdict(run, spec, H2, partial(_in_band, name))
+
+
+def _in_band(name: str, verdict: Verdict) -> Part | None:
+    score = verdict.scores.get("overall")
+    return None if score is None else (float(band(score) == name), 1.0)
 
 
 def _named(spec: Spec, judge: str) -> Spec:
