@@ -175,7 +175,8 @@ class Assembly:
             self._merge(news)
 
     def _merge(self, news: Mapping[str, Any]) -> None:
-        index = news.get("index", 0)
+        index = news.get("index")
+        index = index if isinstance(index, int) else 0
         blank = {"index": index, "message": {"role": "assistant", "content": None}}
         choice = self._choices.setdefault(index, blank)
         for name, value in news.items():
@@ -188,10 +189,12 @@ class Assembly:
 
     def _merge_delta(self, message: Message, delta: Mapping[str, Any]) -> None:
         calls = delta.get("tool_calls") or []
-        self.has_tool_calls = self.has_tool_calls or bool(calls) or "function_call" in delta
+        self.has_tool_calls |= bool(calls or delta.get("function_call"))
         for call in calls:
             known = message.setdefault("tool_calls", [])
-            at = call.get("index", len(known))
+            at = call.get("index")
+            if not isinstance(at, int):  # some upstreams don't number them
+                at = len(known) - (bool(known) and not call.get("id"))
             known.extend({} for _ in range(at + 1 - len(known)))
             _join(known[at], {n: v for n, v in call.items() if n != "index"})
         _join(message, {n: v for n, v in delta.items() if n != "tool_calls"})
@@ -199,7 +202,7 @@ class Assembly:
     def response(self) -> ChatResponse:
         """The whole answer. Raises UpstreamBroken where the stream broke off."""
         choices = [self._choices[index] for index in sorted(self._choices)]
-        if not choices or any(choice.get("finish_reason") is None for choice in choices):
+        if not choices or not all(choice.get("finish_reason") for choice in choices):
             raise UpstreamBroken("the upstream broke off in mid-answer, without a finish_reason")
         return ChatResponse({**self._head, "object": "chat.completion", "choices": choices})
 

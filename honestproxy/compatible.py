@@ -48,7 +48,7 @@ class Compatible:
             acceptable = self._acceptable(request)
             begun = False
             try:
-                async with _closing(self._backend.stream(acceptable)) as chunks:
+                async with closing(self._backend.stream(acceptable)) as chunks:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
@@ -122,7 +122,7 @@ class Compatible:
 
 
 @asynccontextmanager
-async def _closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[Chunk]]:
+async def closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[Chunk]]:
     """Close a stream at the end, where it can be closed: a user's own may be any iterator."""
     try:
         yield chunks

@@ -78,6 +78,11 @@ class Run:
         async with aclosing(self._live()) as chunks:
             async for chunk in chunks:
                 if chunk.finished or (chunk.usage and not chunk.choices):
+                    going_on = [c for c in chunk.choices if not c.get("finish_reason")]
+                    if going_on:  # the news of other choices isn't held up
+                        yield chunk.replace({"usage"}, choices=going_on)
+                        ended = [c for c in chunk.choices if c.get("finish_reason")]
+                        chunk = chunk.replace(choices=ended)
                     held.append(chunk)
                 elif not chunk.blank:
                     yield chunk

@@ -48,6 +48,9 @@ class Settings(BaseModel):
         "X-Honesty-User", description="Header that names whose requests fall to one arm."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts and sites besides this machine's own that may ask, on loopback."
+    )
     port: int = Field(8400, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     stream_head_wait: float = Field(2.0, ge=0, description="Seconds before a stream's head.")
     ping_interval: float = Field(10.0, gt=0, description="Seconds between a stream's pings.")
@@ -64,7 +67,7 @@ class Settings(BaseModel):
         description="Folder with labelled questions of your own, which `introspect` learns from.",
     )
 
-    @field_validator("capabilities", "strategies_allowed", mode="before")
+    @field_validator("capabilities", "strategies_allowed", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

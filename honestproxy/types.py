@@ -68,10 +68,11 @@ class ChatRequest(Document):
 
     `headers` are the client's own that may go upstream; `options` what it asks of us; `ours`
     names the fields that we added, and may leave out again where an upstream refuses them.
-    `origin` is the request of which this is a translation, where the client spoke Responses.
+    `origin` is the request of which this is a translation, where the client spoke Responses;
+    `query` is that of the client's URL.
     """
 
-    __slots__ = ("headers", "options", "origin", "ours")
+    __slots__ = ("headers", "options", "origin", "ours", "query")
 
     def __init__(
         self,
@@ -81,16 +82,18 @@ class ChatRequest(Document):
         options: Options | None = None,
         ours: frozenset[str] = frozenset(),
         origin: Origin | None = None,
+        query: str = "",
     ) -> None:
         super().__init__(source)
         self.headers: Mapping[str, str] = headers or {}
         self.options = options or _NOTHING
         self.ours = ours
         self.origin = origin
+        self.query = query
 
     def _with(self, fields: Mapping[str, Any]) -> ChatRequest:
         more = {"headers": self.headers, "options": self.options, "origin": self.origin}
-        return ChatRequest(fields, ours=self.ours, **more)  # type: ignore[arg-type]
+        return ChatRequest(fields, ours=self.ours, query=self.query, **more)  # type: ignore[arg-type]
 
     def adding(self, **fields: Any) -> ChatRequest:
         """The same request with fields of ours, where it has none of that name."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from honestproxy.call import failure, timed
+from honestproxy.compatible import closing
 from honestproxy.trace import Honesty, Step, Trace
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
@@ -83,6 +84,6 @@ class Verbatim:
 
 async def singly(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[list[Chunk], None]:
     """Each chunk as one that came alone."""
-    async with aclosing(chunks):
-        async for chunk in chunks:
+    async with closing(chunks) as found:
+        async for chunk in found:
             yield [chunk]

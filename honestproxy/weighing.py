@@ -156,10 +156,11 @@ class _Lead:
         """What may go out now. Raises StepFailed where the answer ends without a text."""
         self._held.append(chunk)
         self.committed = self.committed or bool(chunk.text)
-        calls = chunk.delta.keys() & {"tool_calls", "function_call"}
-        if not self.committed and (chunk.finished or calls):
+        # By value: some upstreams write each name, null or empty, in every delta.
+        said = {name for name, value in chunk.delta.items() if value}
+        if not self.committed and (chunk.finished or said & {"tool_calls", "function_call"}):
             raise StepFailed("the last step came back without a text")
-        if not self.committed and not chunk.delta.keys() - {"role", "content", "refusal"}:
+        if not self.committed and not said - {"role", "content", "refusal"}:
             return []
         released, self._held = self._held, []
         return released

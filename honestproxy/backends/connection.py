@@ -7,10 +7,12 @@ import io
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from typing import Final, Protocol
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from multidict import CIMultiDict
 from yarl import URL
 
 from honestproxy import __version__
@@ -21,6 +23,7 @@ from honestproxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from honestproxy.wire.upstream import redacted
 
 CHAT: Final = "/chat/completions"
 RESPONSES: Final = "/responses"
@@ -31,6 +34,8 @@ LINGER: Final = 0.02  # seconds that a body's end may come after [DONE], to use 
 _LARGE: Final = 1_000_000
 _LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
 _RETRIED: Final = (aiohttp.ServerDisconnectedError, ConnectionResetError)
+_FRESH: Final = ContextVar("fresh", default=False)
+"""Whether this task's last request went over a connection that was made for it."""
 
 Body = bytes | AsyncIterable[bytes] | None
 
@@ -105,11 +110,12 @@ class Http:
         """Send it; once more where the connection, idle before, turns out to be closed."""
         url = self._urls.get(path) or self._url(path)
         request, options = self._client().request, {"headers": headers, "allow_redirects": False}
+        _FRESH.set(False)
         try:
             try:
                 answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
             except _RETRIED:
-                if not isinstance(body, bytes | None):
+                if _FRESH.get() or not isinstance(body, bytes | None):
                     raise
                 answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
         except (aiohttp.ClientError, OSError) as error:
@@ -133,7 +139,7 @@ class Http:
         if self._session is None or self._session.closed:
             seconds = self._connect_timeout
             self._session = ClientSession(
-                connector=TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+                connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE),
                 cookie_jar=DummyCookieJar(),
                 headers={"User-Agent": f"honestproxy/{__version__}"},
                 max_field_size=_LONG_LINE,
@@ -155,6 +161,46 @@ class Http:
             f"can't reach {self.name}: {_cause(error)}; is the server running, "
             "and is the URL right?"
         )
+
+
+class _Connector(TCPConnector):
+    """Remembers that a connection is new: one that breaks then wasn't closed while idle."""
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        _FRESH.set(True)
+        return await super()._create_connection(*args, **kwargs)
+
+
+class Told:
+    """An exchange whose body has been read, and holds none of the secrets any more."""
+
+    def __init__(self, exchange: Exchange, body: bytes) -> None:
+        self._exchange = exchange
+        self._body = body
+        self.status = exchange.status
+        self.headers: Mapping[str, str] = CIMultiDict(exchange.headers)
+        self.headers["content-length"] = str(len(body))
+
+    @classmethod
+    async def of(cls, exchange: Exchange, secrets: list[str]) -> Told:
+        """The exchange, read."""
+        text = (await exchange.read()).decode("latin-1")  # any byte comes back as it went
+        return cls(exchange, redacted(text, secrets).encode("latin-1"))
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return self._body
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """The body at once."""
+        yield self._body
+
+    async def finish(self) -> None:
+        """Nothing is left."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._exchange.close()
 
 
 class _Answer:

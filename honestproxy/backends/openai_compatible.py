@@ -19,6 +19,7 @@ from honestproxy.backends.connection import (
     Connection,
     Exchange,
     Http,
+    Told,
 )
 from honestproxy.errors import InvalidRequest, SettingsError, UpstreamError
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, read, write
@@ -40,11 +41,12 @@ class _Api:
     """How one of OpenAI's APIs is read."""
 
     completion: Callable[[bytes, str, Mapping[str, str]], ChatResponse]
-    reader: Callable[[], wire.ChunkReader | responses.EventReader]
+    reader: Callable[[int], wire.ChunkReader | responses.EventReader]
+    """One for an answer of so many choices."""
 
 
 _CHAT: Final = _Api(wire.completion, wire.ChunkReader)
-_RESPONSES: Final = _Api(responses.completion, responses.EventReader)
+_RESPONSES: Final = _Api(responses.completion, lambda _: responses.EventReader())
 
 
 class OpenAICompatible:
@@ -85,17 +87,19 @@ class OpenAICompatible:
         async with self._asked(request) as (api, exchange):
             if _is_json(exchange):  # it took no notice of `stream`
                 whole = api.completion(await exchange.read(), _kind(exchange), {})
-                yield list(whole.chunks())
+                told = (request.get("stream_options") or {}).get("include_usage")
+                yield [chunk for chunk in whole.chunks() if chunk.choices or told]
                 return
             await _check_streams(exchange)
             yield [Chunk({"choices": []}, event=b"", headers=wire.kept_headers(exchange.headers))]
-            reader = api.reader()
+            reader = api.reader(request.get("n") or 1)
             async for received in _parts(exchange, reader):
                 found: list[Chunk] = []
                 try:
                     found.extend(reader.feed(received))
                 except UpstreamError:
-                    yield found  # what came before the error, an answer's text perhaps
+                    if found:
+                        yield found  # what came before the error, an answer's text perhaps
                     raise
                 if found:
                     yield found
@@ -130,7 +134,10 @@ class OpenAICompatible:
         `path` is below the upstream's base, a query included. Raises UpstreamError where it
         can't be reached; a status of its own is an answer like any other.
         """
-        return await self._connection.open(method, path, self._headers(headers), body)
+        exchange = await self._connection.open(method, path, self._headers(headers), body)
+        if exchange.status < 400 or not self._key:
+            return exchange
+        return await Told.of(exchange, [self._key])
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -144,7 +151,8 @@ class OpenAICompatible:
     async def _asked(self, request: ChatRequest) -> AsyncIterator[tuple[_Api, Exchange]]:
         """A good response to a request, from the API that the client asked or else from chat."""
         if request.origin is None:
-            async with self._sent("POST", CHAT, request.headers, request.raw) as exchange:
+            path = _at(CHAT, request)
+            async with self._sent("POST", path, request.headers, request.raw) as exchange:
                 yield _CHAT, exchange
             return
         async with AsyncExitStack() as sending:
@@ -153,7 +161,7 @@ class OpenAICompatible:
                 yield _RESPONSES, native
                 return
             body = request.without_origin().raw
-            sent = self._sent("POST", CHAT, request.headers, body)
+            sent = self._sent("POST", _at(CHAT, request), request.headers, body)
             exchange = await sending.enter_async_context(sent)
             self._only_chat_until = time.monotonic() + _REMEMBERED
             yield _CHAT, exchange
@@ -165,7 +173,7 @@ class OpenAICompatible:
             return None
         body = responses.native(request, asked)
         try:
-            sent = self._sent("POST", RESPONSES, request.headers, body)
+            sent = self._sent("POST", _at(RESPONSES, request), request.headers, body)
             return await sending.enter_async_context(sent)
         except UpstreamError as error:
             if not _is_without(error):
@@ -210,6 +218,10 @@ def _checked_key(settings: Settings) -> str:
     if not (key.isascii() and key.isprintable()):
         raise SettingsError("upstream_key holds characters that no HTTP header can carry")
     return key
+
+
+def _at(path: str, request: ChatRequest) -> str:
+    return f"{path}?{request.query}" if request.query else path
 
 
 def _kind(exchange: Exchange) -> str:

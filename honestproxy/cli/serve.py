@@ -33,6 +33,7 @@ FLAGS = (
     "strategies_allowed",
     "experiment",
     "experiment_header",
+    "allowed_hosts",
     "on_failure",
     "reply",
     "usage",

@@ -63,7 +63,12 @@ async def json_body(receive: Receive, headers: Mapping[str, str], limit: int) ->
     kind = headers.get("content-type", "application/json").partition(";")[0].strip()
     if kind.lower() != "application/json":
         raise InvalidRequest(f"send application/json, not {kind}", status=415)
-    parts, size, more = [], 0, True
+    announced = headers.get("content-length", "")
+    parts, size, more = [], int(announced) if announced.isdecimal() else 0, True
+    too_large = f"the request body is over the limit of {limit} bytes (setting max_body_bytes)"
+    if size > limit:
+        raise TooLarge(too_large)
+    size = 0
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -71,9 +76,7 @@ async def json_body(receive: Receive, headers: Mapping[str, str], limit: int) ->
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
-            raise TooLarge(
-                f"the request body is over the limit of {limit} bytes (setting max_body_bytes)"
-            )
+            raise TooLarge(too_large)
         more = message.get("more_body", False)
     return b"".join(parts)
 

@@ -15,8 +15,10 @@ from honestproxy import __version__, backends
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.pipeline import Pipeline
 from honestproxy.server import chat, document, experiment, models, page, relay, responses, traces
+from honestproxy.server.answering import refuse
 from honestproxy.server.catalog import Catalog
 from honestproxy.server.experiment import Experiment
+from honestproxy.server.guard import Guard
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
 
@@ -33,6 +35,8 @@ class Proxy(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or one event of the server's life."""
+        if scope["type"] == "http" and (refused := self.state.guard.refusal(scope)):
+            return await refuse(send, refused)
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"]
             endpoint = self.direct.get(path) or self.direct.get(_plain(path))
@@ -77,6 +81,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.state.settings = settings
     app.state.pipeline = pipeline
     app.state.catalog = Catalog(pipeline, settings)
+    app.state.guard = Guard(settings.host, settings.allowed_hosts)
     app.state.traces = traces.LastTraces()
     app.state.experiment = Experiment(settings)
     parts = pipeline, app.state.catalog, settings

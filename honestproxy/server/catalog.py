@@ -8,17 +8,22 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import quote
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.pipeline import Pipeline
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
-from honestproxy.types import ChatRequest
+from honestproxy.types import ChatRequest, read
 from honestproxy.wire import reply
 from honestproxy.wire.request import split_suffix
 
 _FRESH: Final = 60.0
 """Seconds that the upstream's own list of models is trusted when a suffix is read."""
+
+_NOT_THERE: Final = (404, 405, 501)
+_FAILED: Final = 10.0
+"""Seconds that a caller to whom the list was refused is not asked for again."""
 
 _LISTED_WITHIN: Final = 5.0
 """Seconds that a request with a suffix waits for that list."""
@@ -32,6 +37,7 @@ class Catalog:
         self._settings = settings
         self._known: frozenset[str] = frozenset()
         self._fresh_until = 0.0
+        self._failed_until: dict[str, float] = {}
         self._asking = asyncio.Lock()
 
     def strategies(self) -> list[str]:
@@ -47,13 +53,33 @@ class Catalog:
 
     async def model(self, name: str, headers: Mapping[str, str]) -> dict[str, Any]:
         """One model of the list. Raises UnknownModel, which lists what there is."""
-        listed = (await self.models(headers))["data"]
+        try:
+            listed = (await self.models(headers))["data"]
+        except HonestProxyError as error:
+            if error.status not in _NOT_THERE:
+                raise
+            listed = []
         found = next((model for model in listed if model["id"] == name), None)
+        found = found or await self._unlisted(name, headers)
         if found is None:
             known = ", ".join(sorted(self._known)) or "none"
             message = f"there is no model {name!r}; here are {known}"
             raise UnknownModel(message, param="model")
         return dict(found)
+
+    async def _unlisted(self, name: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
+        """What the upstream itself says of a model that it doesn't list."""
+        relay = getattr(self._pipeline.backend, "relay", None)
+        if relay is None:
+            return None
+        exchange = await relay("GET", f"/models/{quote(name, safe='/:@')}", headers, None)
+        try:
+            found = read(await exchange.read()) if exchange.status == 200 else None
+        except ValueError:
+            return None
+        finally:
+            exchange.close()
+        return found if isinstance(found, dict) and found.get("id") == name else None
 
     async def resolved(self, request: ChatRequest) -> ChatRequest:
         """The request with its model named, and a strategy from the name's suffix taken off it.
@@ -85,9 +111,13 @@ class Catalog:
         return request.replace(model=self._settings.model)
 
     async def _upstream_models(self, headers: Mapping[str, str]) -> frozenset[str]:
+        who = headers.get("Authorization", "")
         async with self._asking:  # whoever comes meanwhile wants the same list
-            if time.monotonic() > self._fresh_until:
+            now = time.monotonic()
+            if now > max(self._fresh_until, self._failed_until.get(who, 0.0)):
                 await self._ask(headers)
+                if now > self._fresh_until:
+                    self._failed_until = {who: time.monotonic() + _FAILED}
         return self._known
 
     async def _ask(self, headers: Mapping[str, str]) -> None:
@@ -100,7 +130,7 @@ class Catalog:
         except HonestProxyError as error:
             # Not there is the same for everyone; refused or failed may be so for one caller.
             self._known = frozenset()
-            if error.status in (404, 405, 501):
+            if error.status in _NOT_THERE:
                 self._know(())
 
     def _know(self, names: Iterable[str]) -> None:

@@ -39,6 +39,7 @@ class Endpoint(ABC):
         try:
             body = await json_body(receive, headers, self._settings.max_body_bytes)
             asked = self.read(body, headers)
+            asked.query = scope["query_string"].decode("latin-1")
         except HonestProxyError as error:
             await refuse(send, error)
             return

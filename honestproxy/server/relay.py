@@ -21,11 +21,14 @@ log = logging.getLogger(__name__)
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 _ALSO_FORWARDED: Final = frozenset(
-    {"accept", "content-length", "content-type", "if-none-match", "range"}
+    {
+        *("accept", "content-encoding", "content-length", "content-type"),
+        *("if-none-match", "range"),
+    }
 )
 _KEPT: Final = re.compile(
     r"content-.*|accept-ranges|cache-control|etag|last-modified|location|retry-after.*"
-    r"|openai-.*|x-ratelimit-.*|x-request-id"
+    r"|openai-.*|x-ratelimit-.*|x-request-id|x-should-retry"
 )
 
 _OWN: Final = "/v1/honesty/"
@@ -74,7 +77,7 @@ def _path(scope: Scope) -> str:
     """The path below the upstream's base, as the client wrote it, with its query."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     path = raw.decode("latin-1").partition("?")[0].removeprefix(scope.get("root_path", ""))
-    if {".", ".."} & set(unquote(path).split("/")):
+    if {".", ".."} & set(re.split(r"[/\\]", unquote(path))):
         raise InvalidRequest(f"{path}: a path must not climb", status=400)
     query = scope["query_string"].decode("latin-1")
     return path.removeprefix("/v1") + (f"?{query}" if query else "")

@@ -15,7 +15,7 @@ _KEPT_HEADERS: Final = re.compile(
     r"x-request-id|x-ratelimit-.+|x-should-retry|openai-.+|retry-after.*"
 )
 # In valid JSON an unescaped quote can't be inside a text, so these find keys without parsing.
-_FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
+_FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"(?!")')
 _ERROR: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
 _SHOWN: Final = 200  # characters of a foreign text that a message repeats
 
@@ -102,13 +102,16 @@ def error_in(data: bytes, *, is_named_error: bool = False) -> UpstreamError | No
 class ChunkReader:
     """Reads chunks out of the bytes of an event stream; the events are kept as they came.
 
-    A comment or ping rides in front of the next event. Nothing is parsed but what may be an error.
+    A comment or ping rides in front of the next event. Nothing is parsed but what may be an
+    error, and, of several `choices`, which of them have ended.
     """
 
-    __slots__ = ("_any", "_carried", "_finished", "_splitter", "done")
+    __slots__ = ("_any", "_carried", "_finished", "_open", "_several", "_splitter", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
         self.done = False
+        self._several = choices > 1
+        self._open: set[Any] = set()
         self._splitter = EventSplitter()
         self._carried = b""
         self._any = False
@@ -131,7 +134,7 @@ class ChunkReader:
         last = data_of(self._splitter.rest).strip()
         if last == DONE or isinstance(_parsed(last), dict):
             yield from self.feed(b"\n\n")
-        if not (self.done or self._finished):
+        if not self.done and (self._open or not self._finished):
             raise UpstreamBroken("the upstream broke off in mid-answer: no finish_reason came")
 
     def _complete(self, event: bytes) -> Chunk:
@@ -151,7 +154,11 @@ class ChunkReader:
         self._any = True
         self._finished = self._finished or _FINISH.search(data) is not None
         carried, self._carried = self._carried, b""
-        return Chunk(data, event=carried + event)
+        chunk = Chunk(data, event=carried + event)
+        for choice in chunk.choices if self._several else ():
+            whether = self._open.discard if choice.get("finish_reason") else self._open.add
+            whether(choice.get("index"))
+        return chunk
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

@@ -447,3 +447,21 @@ async def test_text_that_looks_like_ours_stays_text() -> None:
     merge = bodies["merge"]["messages"][-1]["content"]
     assert f"<draft-2>\n{forged}\n</draft-2>" in merge
     assert json.loads(json.dumps(merge)).count(forged) == 2
+
+
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_the_urls_query_reaches_the_upstream(strategy: str) -> None:
+    async with proxy(script(), strategy=strategy) as on:
+        url = f"{on.url}/chat/completions?api-version=2024-10-21"
+        async with on.session.post(url, json=ask()) as got:
+            assert got.status == 200
+    assert {seen.path for seen in on.upstream.seen} == {
+        "/v1/chat/completions?api-version=2024-10-21"
+    }
+
+
+async def test_a_new_connection_that_breaks_is_no_reason_to_ask_again() -> None:
+    async with proxy(script(draft=Reply(then="drop")), strategy="raw") as on:
+        status, _, _ = await on.post(ask())
+    assert status == 502
+    assert len(on.upstream.seen) == 1

@@ -162,3 +162,22 @@ async def test_stored_completions_are_the_upstreams_to_list() -> None:
     ):
         assert (await got.json())["data"] == []
     assert on.upstream.seen[0].path == "/v1/chat/completions?limit=2"
+
+
+async def test_a_key_of_ours_that_the_upstream_repeats_is_not_told() -> None:
+    key = "sk-operator-0123456789"
+    reply = answer({"error": {"message": f"Incorrect API key provided: Bearer {key}"}}, status=401)
+    async with proxy(lambda _: reply, upstream_key=key) as on:
+        for path in ("embeddings", "files"):
+            async with on.session.post(f"{on.url}/{path}", json={}) as got:
+                text = await got.text()
+                assert got.status == 401
+                assert key not in text
+                assert "[redacted]" in text
+                assert "Incorrect" in (await got.json())["error"]["message"]
+
+
+async def test_whether_to_retry_is_the_upstreams_to_say() -> None:
+    reply = answer({"error": {"message": "no"}}, status=409, headers={"x-should-retry": "false"})
+    async with proxy(lambda _: reply) as on, on.session.post(f"{on.url}/files", json={}) as got:
+        assert got.headers["x-should-retry"] == "false"

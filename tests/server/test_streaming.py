@@ -15,7 +15,7 @@ from honestproxy.pipeline import Pipeline
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest, Options
 from tests.proxy import DOUBT, DRAFT, MERGED, NO_DOUBT, Proxy, ask, proxy, script
-from tests.upstreams import Reply, chunk, event, events, upstream
+from tests.upstreams import Reply, answer, chunk, completion, event, events, upstream
 
 BROKEN = Reply([event(chunk("The mer"))], content_type="text/event-stream", then="drop")
 
@@ -264,3 +264,87 @@ async def test_raw_texts_that_come_at_once_are_each_there_for_who_reads_them_in_
         texts = [part.text async for part in pipeline.stream(asked)]
         await pipeline.aclose()
     assert [text for text in texts if text] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "empty", [{"tool_calls": None}, {"tool_calls": []}, {"function_call": None}]
+)
+@pytest.mark.parametrize("strategy", ["gated", "curiosity", "single"])
+async def test_names_without_a_value_in_a_delta_call_no_tool(strategy: str, empty: dict) -> None:
+    def with_nulls(text: str) -> Reply:
+        pieces = [chunk(""), *(chunk(part) for part in text.split(" ")), chunk(None, "stop")]
+        for piece in pieces:
+            piece["choices"][0]["delta"] |= empty
+        return events(*map(event, pieces))
+
+    single = f"<limits>{DOUBT}</limits> The single answer."
+    replies = script(
+        draft=with_nulls(DRAFT),
+        confusion=DOUBT,
+        merge=with_nulls("Merged."),
+        single=with_nulls(single),
+    )
+    async with proxy(replies, strategy=strategy) as on:
+        chunks = [c async for c in await on.client.chat.completions.create(**ask(stream=True))]
+    assert chunks[-1].model_extra["honesty"]["outcome"] == "rewritten"
+
+
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_an_empty_finish_reason_is_none(strategy: str) -> None:
+    cut = events(event(chunk("The dra", "")), done=False)
+    async with proxy(script(draft=cut), strategy=strategy) as on:
+        with pytest.raises(openai.APIError, match="broke off"):
+            async for _ in await on.client.chat.completions.create(**ask(stream=True)):
+                pass
+
+
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_of_two_choices_both_must_end(strategy: str) -> None:
+    other = chunk("The other")
+    other["choices"][0]["index"] = 1
+    cut = events(event(chunk("One.", "stop")), event(other), done=False)
+    async with proxy(script(draft=cut), strategy=strategy) as on:
+        with pytest.raises(openai.APIError, match="broke off"):
+            async for _ in await on.client.chat.completions.create(**ask(n=2, stream=True)):
+                pass
+
+
+async def test_the_end_of_one_choice_never_holds_up_anothers_text() -> None:
+    one, other = chunk("1}", "stop"), chunk('{"a":')
+    other["choices"][0]["index"] = 1
+    both = {**one, "choices": one["choices"] + other["choices"]}
+    last = chunk("2}", "stop")
+    last["choices"][0]["index"] = 1
+    asked = ask(n=2, stream=True, response_format={"type": "json_object"})
+    async with proxy(script(draft=events(event(both), event(last))), strategy="gated") as on:
+        texts = {0: "", 1: ""}
+        async for part in await on.client.chat.completions.create(**asked):
+            for choice in part.choices:
+                texts[choice.index] += choice.delta.content or ""
+    assert texts == {0: "1}", 1: '{"a":2}'}
+
+
+async def test_calls_without_a_number_are_put_together_in_their_order() -> None:
+    deltas = [
+        [{"index": None, "id": "c1", "function": {"name": "look", "arguments": ""}}],
+        [{"index": None, "function": {"arguments": "{}"}}],
+    ]
+    pieces = [{**chunk(), "choices": [{"index": 0, "delta": {"tool_calls": d}}]} for d in deltas]
+    replies = script(draft=events(*map(event, pieces), event(chunk(None, "tool_calls"))))
+    async with proxy(replies, strategy="gated") as on:
+        body = json.dumps(ask(stream=True))
+        headers = {"Content-Type": "application/json"}
+        async with on.session.post(f"{on.url}/chat/completions", data=body, headers=headers) as got:
+            raw = await got.text()
+    assert "draft_kept" in raw
+    assert "TypeError" not in raw
+    assert raw.endswith("data: [DONE]\n\n")
+
+
+async def test_usage_that_nobody_asked_for_is_not_made_of_a_whole_answer() -> None:
+    async with proxy(script(draft=answer(completion())), strategy="raw") as on:
+        chunks = [c async for c in await on.client.chat.completions.create(**ask(stream=True))]
+        wanted = ask(stream=True, stream_options={"include_usage": True})
+        told = [c async for c in await on.client.chat.completions.create(**wanted)]
+    assert all(part.choices for part in chunks)
+    assert told[-1].usage.total_tokens == 7

@@ -1,0 +1,52 @@
+"""On loopback, web pages of other sites don't spend the upstream's key."""
+
+from __future__ import annotations
+
+import pytest
+
+from honestproxy.server.guard import Guard
+from tests.proxy import ask, proxy, script
+
+HERE = ["127.0.0.1:8400", "localhost", "[::1]:8400", "proxy.localhost:1", "127.1.2.3", "testserver"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_for_another_hosts_name_is_refused(method: str) -> None:
+    async with proxy(script()) as on:
+        path = "/models" if method == "GET" else "/chat/completions"
+        headers = {"Host": "evil.example", "Content-Type": "application/json"}
+        body = None if method == "GET" else b"{}"
+        async with on.session.request(method, on.url + path, data=body, headers=headers) as got:
+            assert got.status == 403
+            assert "allowed_hosts" in (await got.json())["error"]["message"]
+    assert on.upstream.seen == []
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/files", "/embeddings", "/responses"])
+async def test_a_foreign_page_is_refused_whatever_it_asks(path: str) -> None:
+    async with proxy(script()) as on:
+        headers = {"Origin": "https://evil.example"}
+        async with on.session.post(on.url + path, data=b"{}", headers=headers) as got:
+            assert got.status == 403
+    assert on.upstream.seen == []
+
+
+async def test_our_own_page_and_allowed_sites_may_ask() -> None:
+    async with proxy(script(), allowed_hosts=("app.example",)) as on:
+        for origin in (on.url.removesuffix("/v1"), "https://app.example", "http://localhost:3000"):
+            status, _, _ = await on.post(ask(), Origin=origin)
+            assert status == 200
+        status, _, _ = await on.post(ask(), Host="app.example:8400")
+        assert status == 200
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_this_machines_own_names_are_known(host: str) -> None:
+    scope = {"client": ("127.0.0.1", 1), "headers": [(b"host", host.encode())]}
+    assert Guard("127.0.0.1", ()).refusal(scope) is None
+
+
+def test_where_others_may_reach_it_their_names_for_it_count() -> None:
+    scope = {"client": ("10.0.0.1", 1), "headers": [(b"host", b"proxy.lan")]}
+    assert Guard("0.0.0.0", ()).refusal(scope) is None
+    assert Guard("127.0.0.1", ()).refusal(scope) is not None
