@@ -6,10 +6,8 @@ Texts are private, so both keeping and reading are for this machine's own client
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +17,7 @@ from starlette.types import Scope
 from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.answering import Writer, headers_of
+from honestproxy.server.guard import is_loopback
 from honestproxy.trace import Honesty, Step
 from honestproxy.types import ChatResponse, Chunk, write
 
@@ -130,7 +129,7 @@ def is_from_here(scope: Scope) -> bool:
         name = urlsplit(host).hostname or ""
     except ValueError:
         return False
-    return _is_loopback(client[0]) and (name == "localhost" or _is_loopback(name))
+    return is_loopback(client[0]) and is_loopback(name)
 
 
 @router.get("/v1/honesty/traces/{name}")
@@ -151,10 +150,3 @@ def _step(step: Step, heard: str) -> Mapping[str, Any]:
     ended = response.finish_reason if response else None
     sent = {"model": step.request.model, "messages": step.request.messages}
     return {**step.summary(), **sent, "text": text, "finish_reason": ended}
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-    return False
