@@ -90,7 +90,8 @@ async def test_nothing_is_kept_unasked() -> None:
 async def test_nor_for_whoever_comes_through_another_machine_or_by_another_name(
     elsewhere: dict[str, str],
 ) -> None:
-    async with proxy(script()) as on:
+    others = ("rebound.example", "192.0.2.7", "127.0.0.1.example")
+    async with proxy(script(), allowed_hosts=others) as on:
         _, _, told = await on.post(ask(), **KEEP, **elsewhere)
         assert (await found(on, told["x-honesty-trace-id"]))[0] == 404
         _, _, told = await on.post(ask(), **KEEP)
