@@ -16,7 +16,7 @@ from honestproxy.cli import question
 from honestproxy.cli.options import FAILURE, Json, with_settings
 from honestproxy.cli.output import count, print_json, safe, stderr, stdout
 from honestproxy.cli.watching import watched
-from honestproxy.errors import HonestProxyError
+from honestproxy.errors import EvaluationError, HonestProxyError
 from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from honestproxy.evals.prices import Price
     from honestproxy.evals.records import Sample
     from honestproxy.evals.runs import Tally
-    from honestproxy.evals.samples import Loaded
+    from honestproxy.evals.samples import Loaded, Source
     from honestproxy.types import Backend
 
 Data = Annotated[
@@ -132,7 +132,10 @@ def ab(
 
     question.check(settings)
     stats.check_installed()  # what the report needs, before hours are spent on answers
-    loaded = [samples.load(samples.parse(spec, task), seed) for spec in data]
+    sources = [samples.parse(spec, task) for spec in data]
+    for source in sources:
+        _check_answered(source)
+    loaded = [samples.load(source, seed) for source in sources]
     chosen = samples.chosen(
         [sample for some in loaded for sample in some.samples],
         limit=limit,
@@ -289,6 +292,14 @@ async def _judging(asked: Asked, open_: AsyncExitStack) -> Judging | None:
         patience=asked.patience,
         timeout=settings.step_timeout,
     )
+
+
+def _check_answered(source: Source) -> None:
+    if source.name == "truthfulqa-mc":
+        raise EvaluationError(
+            "truthfulqa-mc is weighed by log-probabilities, not answered: honestproxy mc "
+            f"truthfulqa-mc:{source.where}; for answers, give truthfulqa:FILE"
+        )
 
 
 def _prices(asked: Asked, arms: list[Arm]) -> dict[str, Price]:

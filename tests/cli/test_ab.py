@@ -343,3 +343,10 @@ async def test_an_upstream_that_recovers_is_asked_until_it_does(home, questions)
         async with running("q.jsonl", *words) as process:
             assert (await ended(process))[0] == 0
     assert {told.text for told in read(Path("run")).answers.values()} == {MERGED}
+
+
+def test_choices_are_weighed_by_another_command(cli, tmp_path):
+    done = cli("ab", "truthfulqa-mc:choices.csv", "--out", str(tmp_path / "run"))
+    assert done.exit_code == 2
+    assert "honestproxy mc truthfulqa-mc:choices.csv" in done.stderr
+    assert not (tmp_path / "run").exists()
