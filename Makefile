@@ -88,7 +88,7 @@ endef
 	@touch $@ .venv/.installed
 
 .venv/.installed-dev: pyproject.toml .venv/.torch | .venv/.made
-	@$(PIP) install --quiet --editable ".[local,litellm,evals]" --group dev
+	@$(PIP) install --quiet --editable ".[all]" --group dev
 	@touch $@ .venv/.installed-local .venv/.installed
 
 # Clients that can't live beside our own packages, for tests/outside. Without a network those

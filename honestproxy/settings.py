@@ -19,14 +19,47 @@ DEFAULT_UPSTREAM = "local:smollm2-135m-instruct"
 DEFAULT_CONFIG = Path("honestproxy.toml")
 
 
-class Settings(BaseModel):
-    """Everything that can be set, frozen. `None` means: decided by the upstream."""
-
+class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class UpstreamSettings(_Table):
+    """`[upstreams.NAME]`: one of several upstreams, and the models that it answers for."""
+
+    url: str = Field(description="Where answers come from: any upstream spec.")
+    key: SecretStr | None = Field(None, description="Its API key: env:NAME or file:PATH.")
+    models: tuple[str, ...] = Field((), description="Patterns of model names, such as gpt-*.")
+    fallbacks: tuple[str, ...] = Field((), description="Upstreams asked where this one fails.")
+
+
+class ModelSettings(_Table):
+    """`[models."PATTERN"]`: what holds for models of that name instead of the settings above."""
+
+    strategy: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    threshold: float | None = Field(None, ge=0, le=1)
+    confusion_tokens: int | None = Field(None, ge=16)
+    step_timeout: float | None = Field(None, gt=0)
+    turn_timeout: float | None = Field(None, gt=0)
+    max_calls: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+
+
+class Settings(_Table):
+    """Everything that can be set, frozen. `None` means: decided by the upstream."""
 
     upstream: str = Field(DEFAULT_UPSTREAM, description="Where answers come from.")
     upstream_key: SecretStr | None = Field(None, description="Its API key.")
+    upstreams: dict[str, UpstreamSettings] = Field(
+        {}, description="Further upstreams by name, for models of their own or as fallbacks."
+    )
+    fallbacks: tuple[str, ...] = Field(
+        (), description="Upstreams of that table, asked in this order where `upstream` fails."
+    )
     model: str | None = Field(None, description="Model where a request names none.")
+    models: dict[str, ModelSettings] = Field(
+        {}, description="What holds for models of a name, by pattern; the first that fits."
+    )
     strategy: str | None = Field(None, description="Strategy where a request names none.")
     prompt_set: Literal["conversation", "paper"] = Field(
         "conversation", description="Prompts of `curiosity`: for conversations, or the paper's."
@@ -56,8 +89,52 @@ class Settings(BaseModel):
     ping_interval: float = Field(10.0, gt=0, description="Seconds between a stream's pings.")
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to reach the upstream.")
     step_timeout: float = Field(600.0, gt=0, description="Seconds that one call may take.")
+    turn_timeout: float = Field(900.0, gt=0, description="Seconds that a whole turn may take.")
     confusion_tokens: int | None = Field(None, ge=16, description="Token cap of an elicitation.")
+    max_calls: int | None = Field(None, ge=1, description="Calls that one turn may make.")
+    max_tokens: int | None = Field(None, ge=1, description="Tokens after which no step begins.")
+    retries: int = Field(1, ge=0, le=10, description="Retries of connection errors, 502 and 503.")
+    retry_429: bool = Field(False, description="Retry a 429 too, instead of passing it on.")
+    breaker_failures: int = Field(
+        10, ge=0, description="Failures in a row after which an upstream is left alone; 0: never."
+    )
+    breaker_seconds: float = Field(10.0, gt=0, description="Seconds for which it is left alone.")
+    max_concurrency: int = Field(1000, ge=1, description="Requests that are answered at once.")
+    max_queue: int = Field(1000, ge=0, description="Requests that wait for a place beyond those.")
+    queue_timeout: float = Field(10.0, gt=0, description="Seconds that one waits at most.")
+    degrade: bool = Field(
+        False, description="Under pressure: gated becomes single, then raw, before any 429."
+    )
+    shutdown_timeout: float = Field(
+        20.0, ge=0, description="Seconds that answers under way are given at the end."
+    )
+    keys: Path | None = Field(None, description="File of this proxy's own keys, hashed.")
+    allow_open: bool = Field(
+        False, description="Listen beyond this machine without keys of one's own."
+    )
     max_body_bytes: int = Field(50_000_000, gt=0, description="Largest request body.")
+    max_header_bytes: int = Field(65_536, gt=0, description="Largest request head.")
+    max_messages: int = Field(10_000, gt=0, description="Most messages of a conversation.")
+    body_timeout: float = Field(60.0, gt=0, description="Seconds for a request to come whole.")
+    traces: Literal["off", "facts", "texts"] = Field(
+        "facts", description="What is stored of each request: nothing, no text, or all."
+    )
+    trace_store: str | None = Field(
+        None, description="Database of the traces: an SQLAlchemy URL, sqlite or postgresql."
+    )
+    trace_days: float = Field(30.0, gt=0, description="Days that a trace is kept.")
+    redact: tuple[str, ...] = Field(
+        (), description="Patterns (re) that are blotted out of stored texts, besides keys."
+    )
+    metrics: bool = Field(True, description="Serve Prometheus metrics at /metrics.")
+    otlp_endpoint: str | None = Field(
+        None, description="Collector that OpenTelemetry spans are sent to, by OTLP over HTTP."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+    answer_cache: str | None = Field(
+        None, description="Cache of whole answers: memory, or a redis:// URL."
+    )
+    answer_cache_seconds: float = Field(3600.0, gt=0, description="Seconds an answer is cached.")
     cache: Path = Field(
         default_factory=lambda: user_cache_path("honestproxy", appauthor=False),
         description="Folder for fetched models and fitted readers.",
@@ -67,7 +144,9 @@ class Settings(BaseModel):
         description="Folder with labelled questions of your own, which `introspect` learns from.",
     )
 
-    @field_validator("capabilities", "strategies_allowed", "allowed_hosts", mode="before")
+    @field_validator(
+        *("capabilities", "strategies_allowed", "allowed_hosts", "fallbacks"), mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -89,7 +168,7 @@ class Settings(BaseModel):
             raise ValueError("give two arms or more, each with a share above 0: raw=50,gated=50")
         return value
 
-    @field_validator("prompts", "cache", "exemplars", mode="after")
+    @field_validator("prompts", "cache", "exemplars", "keys", mode="after")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value

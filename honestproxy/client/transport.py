@@ -35,7 +35,7 @@ class Applications:
         self._unused: list[Proxy] = [first]
         self._lock = threading.Lock()
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Proxy] = WeakKeyDictionary()
-        self._suffixes = [path.removeprefix(_BASE) for path in first.direct]
+        self._suffixes = [path.removeprefix(_BASE) for path in first.service.direct]
 
     def suffix(self, request: Any) -> str | None:
         """Where the request's path ends like one that is answered here, that end."""
@@ -59,9 +59,7 @@ class Applications:
         return app
 
     def _made(self) -> Proxy:
-        app = create_app(self._settings, OpenAICompatible.over(self._connection))
-        assert isinstance(app, Proxy)  # noqa: S101 - narrows what create_app says
-        return app
+        return create_app(self._settings, OpenAICompatible.over(self._connection))
 
 
 class AsyncTransport:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from starlette.types import Receive, Scope, Send
 
@@ -98,7 +98,8 @@ async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, 
 class Answering:
     """Begins a turn and sends its answer, while watching for its client to leave.
 
-    `failed` says at the end what went wrong, if anything did.
+    At the end `failed` says what went wrong, if anything did, and `left` whether the client was
+    gone before.
     """
 
     def __init__(self, receive: Receive, send: Send, settings: Settings, writer: Writer) -> None:
@@ -109,6 +110,7 @@ class Answering:
         self._explained: Explain = _as_it_is
         self._sent_at = 0.0
         self.failed: str | None = None
+        self.left = False
 
     async def answer(
         self,
@@ -122,19 +124,26 @@ class Answering:
         `explained` may add to an error, before the first byte, what would help its reader.
         """
         self._explained = explained or _as_it_is
-        with Watched(self._receive):
+        with Watched(self._receive) as watched:
             try:
-                run = await begin()
-            except HonestProxyError as error:
-                await refuse(self._send, error)
-                return
-            try:
-                await (self._stream(run) if streamed else self._whole(run))
-            except Exception:
-                self.failed = "honestproxy failed"
-                log.exception("trace %s failed", run.honesty.trace.id)
-                with suppress(RuntimeError):  # the answer had begun: its connection is dropped
-                    await refuse(self._send, HonestProxyError(_BUG), reply.headers(run.honesty))
+                await self._answer(begin, streamed=streamed)
+            finally:
+                self.left = watched.left
+
+    async def _answer(self, begin: Callable[[], Awaitable[AnyRun]], *, streamed: bool) -> None:
+        try:
+            run = await begin()
+        except HonestProxyError as error:
+            self.failed = error.at_rest().message
+            await refuse(self._send, error)
+            return
+        try:
+            await (self._stream(run) if streamed else self._whole(run))
+        except Exception:
+            self.failed = "honestproxy failed"
+            log.exception("trace %s failed", run.honesty.trace.id)
+            with suppress(RuntimeError):  # the answer had begun: its connection is dropped
+                await refuse(self._send, HonestProxyError(_BUG), reply.headers(run.honesty))
 
     async def _whole(self, run: AnyRun) -> None:
         try:
@@ -232,17 +241,18 @@ class Watched:
     `ready` says whether the request's body has come, if that isn't so from the beginning.
     """
 
-    __slots__ = ("_left", "_ready", "_receive", "_task", "_timer", "_watch")
+    __slots__ = ("_ready", "_receive", "_task", "_timer", "_watch", "left")
 
     def __init__(self, receive: Receive, ready: Callable[[], bool] = lambda: True) -> None:
         self._receive = receive
         self._ready = ready
-        self._left = False
+        self.left = False
         self._watch: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._look)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
@@ -250,7 +260,7 @@ class Watched:
         self._timer.cancel()
         if self._watch:
             self._watch.cancel()
-        return self._left and kind is asyncio.CancelledError
+        return self.left and kind is asyncio.CancelledError
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -262,7 +272,7 @@ class Watched:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._left = True
+        self.left = True
         if self._task:
             self._task.cancel()
 

@@ -1,24 +1,20 @@
-"""The application: its routes, its backend's life, and errors in OpenAI's shape."""
+"""The application: its routes, its service's life, and errors in OpenAI's shape."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from honestproxy import __version__, backends
+from honestproxy import __version__
 from honestproxy.errors import HonestProxyError, InvalidRequest
-from honestproxy.pipeline import Pipeline
-from honestproxy.server import chat, document, experiment, models, page, relay, responses, traces
+from honestproxy.server import experiment, models, page, relay, traces
 from honestproxy.server.answering import refuse
-from honestproxy.server.catalog import Catalog
-from honestproxy.server.experiment import Experiment
-from honestproxy.server.guard import Guard
+from honestproxy.server.service import DOCUMENTED, Service
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
 
@@ -31,19 +27,39 @@ class Proxy(FastAPI):
     OpenAPI document and for an application that this one is mounted in.
     """
 
-    direct: dict[str, ASGIApp]
+    service: Service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or one event of the server's life."""
-        if scope["type"] == "http" and (refused := self.state.guard.refusal(scope)):
-            return await refuse(send, refused)
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path = scope["path"]
-            endpoint = self.direct.get(path) or self.direct.get(_plain(path))
-            if endpoint is not None:
-                scope["app"] = self
-                return await endpoint(scope, receive, send)
-        return await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        service = scope["service"] = self.service
+        with service.in_use():
+            if refused := service.guard.refusal(scope):
+                return await refuse(send, refused)
+            if scope["method"] == "POST":
+                path = scope["path"]
+                endpoint = service.direct.get(path) or service.direct.get(_plain(path))
+                if endpoint is not None:
+                    scope["app"] = self
+                    return await endpoint(scope, receive, send)
+            return await super().__call__(scope, receive, send)
+
+    async def reload(self, settings: Settings) -> None:
+        """Answer what comes from now on by other settings; what is under way ends by its own.
+
+        Raises SettingsError, PromptError or BackendError where they can't work, and goes on as
+        before.
+        """
+        before = self.service
+        after = Service(settings, before=before)
+        try:
+            await after.start()
+        except BaseException:
+            await after.aclose()
+            raise
+        self.service = after
+        await before.retire()
 
 
 def _plain(path: str) -> str:
@@ -63,13 +79,12 @@ class Direct(Response):
         await self._endpoint(scope, receive, send)
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, backend: Backend | None = None) -> Proxy:
     """The proxy as an ASGI application; without a backend, it opens the one that settings name.
 
     Raises SettingsError, PromptError or BackendError where they can't work.
     """
-    settings = settings or Settings()
-    pipeline = Pipeline(backend or backends.load(settings), settings)
+    service = Service(settings or Settings(), backend)
     app = Proxy(
         title="honestproxy",
         version=__version__,
@@ -78,25 +93,13 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    app.state.settings = settings
-    app.state.pipeline = pipeline
-    app.state.catalog = Catalog(pipeline, settings)
-    app.state.guard = Guard(settings.host, settings.allowed_hosts)
-    app.state.traces = traces.LastTraces()
-    app.state.experiment = Experiment(settings)
-    parts = pipeline, app.state.catalog, settings
-    endpoints: list[tuple[str, ASGIApp, dict[str, Any]]] = [
-        (chat.PATH, chat.ChatCompletions(*parts), document.CHAT),
-        (responses.PATH, responses.Responses(*parts), document.RESPONSES),
-    ]
-    app.direct = {path: endpoint for path, endpoint, _ in endpoints}
-    for path, endpoint, told in endpoints:
-        app.add_api_route(path, _route(endpoint), methods=["POST"], openapi_extra=told)
+    app.service = service
+    for path, told in DOCUMENTED.items():
+        app.add_api_route(path, _to_pipeline, methods=["POST"], openapi_extra=told)
     for part in (models, page, traces, experiment):
         app.include_router(part.router)
-    anything = _route(relay.Relay(pipeline))
     app.add_api_route(
-        "/v1/{path:path}", anything, methods=list(relay.METHODS), include_in_schema=False
+        "/v1/{path:path}", _to_upstream, methods=list(relay.METHODS), include_in_schema=False
     )
     app.add_exception_handler(HonestProxyError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -104,21 +107,21 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     return app
 
 
-def _route(endpoint: ASGIApp) -> Any:
-    async def answer(_: Request) -> Response:
-        return Direct(endpoint)
+async def _to_pipeline(request: Request) -> Response:
+    service: Service = request.scope["service"]
+    return Direct(service.direct[request.scope["route"].path])
 
-    return answer
+
+async def _to_upstream(request: Request) -> Response:
+    return Direct(request.scope["service"].relay)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    pipeline: Pipeline = app.state.pipeline
-    warm_up = getattr(pipeline.backend, "load", None)
-    if warm_up is not None:
-        await warm_up()
+    assert isinstance(app, Proxy)  # noqa: S101 - narrows what the framework says
+    await app.service.start()
     yield
-    await pipeline.aclose()
+    await app.service.aclose()
 
 
 def refusal(error: HonestProxyError) -> Response:

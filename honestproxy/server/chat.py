@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
+from honestproxy.server.account import Api
 from honestproxy.server.answering import Writer
 from honestproxy.server.endpoint import Endpoint
 from honestproxy.types import ChatRequest
@@ -16,6 +17,8 @@ PATH: Final = "/v1/chat/completions"
 
 class ChatCompletions(Endpoint):
     """OpenAI's chat completion, made honest."""
+
+    api: ClassVar[Api] = "chat"
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
         """A chat request."""

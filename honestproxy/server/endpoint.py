@@ -5,25 +5,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import HonestProxyError
-from honestproxy.pipeline import AnyRun, Pipeline
+from honestproxy.pipeline import AnyRun
+from honestproxy.server.account import Account, Api
 from honestproxy.server.answering import Answering, Writer, headers_of, json_body, refuse
-from honestproxy.server.catalog import Catalog
 from honestproxy.server.traces import Recording, wanted
-from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
+
+if TYPE_CHECKING:
+    from honestproxy.server.service import Service
 
 
 class Endpoint(ABC):
     """An ASGI endpoint that the pipeline answers."""
 
-    def __init__(self, pipeline: Pipeline, catalog: Catalog, settings: Settings) -> None:
-        self._pipeline = pipeline
-        self._catalog = catalog
-        self._settings = settings
+    api: ClassVar[Api]
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @abstractmethod
     def read(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
@@ -35,36 +38,51 @@ class Endpoint(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever is wrong with it is told in OpenAI's shape."""
-        headers = headers_of(scope)
+        account = Account(self.api)
+        heard = account.heard(send)
         try:
-            body = await json_body(receive, headers, self._settings.max_body_bytes)
-            asked = self.read(body, headers)
-            asked.query = scope["query_string"].decode("latin-1")
-        except HonestProxyError as error:
-            await refuse(send, error)
-            return
-
-        writer = self.writer(asked)
-        keeps = wanted(scope, headers)
-        recording = Recording(writer, scope["app"].state.traces) if keeps else None
-
-        experiment, begun = scope["app"].state.experiment, []
-
-        async def begin() -> AnyRun:
-            request, arm = experiment.assigned(await self._catalog.resolved(asked), headers)
-            run = self._pipeline.run(request)
-            run.honesty.trace.arm = arm
-            begun.append(run)
-            if recording is not None:
-                recording.run = run
-            return run
-
-        answering = Answering(receive, send, self._settings, recording or writer)
-        explained = partial(self._catalog.explained, request=asked)
-        try:
-            await answering.answer(begin, streamed=asked.streamed, explained=explained)
+            await self._answer(account, scope, receive, heard)
+        except HonestProxyError as error:  # before anything of the pipeline's had begun
+            account.failed = error.at_rest().message
+            await refuse(heard, error)
         finally:
-            for run in begun:
-                experiment.note(run, answering.failed)
-            if recording is not None:
-                recording.keep()
+            account.close(self._service.observers)
+
+    async def _answer(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the request, wait for its place, and let the pipeline answer."""
+        service, headers = self._service, headers_of(scope)
+        account.caller = service.access.caller(headers)
+        body = await json_body(receive, headers, service.settings.max_body_bytes)
+        account.asked = asked = self.read(body, headers)
+        asked.query = scope["query_string"].decode("latin-1")
+        async with service.admission.place(account.caller):
+            recording = None
+            writer = self.writer(asked)
+            if wanted(scope, headers):
+                writer = recording = Recording(writer, service.traces)
+            answering = Answering(receive, send, service.settings, writer)
+            try:
+                await answering.answer(
+                    partial(self._begun, account, headers, recording),
+                    streamed=asked.streamed,
+                    explained=partial(service.catalog.explained, request=asked),
+                )
+            finally:
+                account.failed, account.left = answering.failed, answering.left
+                if recording is not None:
+                    recording.keep()
+
+    async def _begun(
+        self, account: Account, headers: Mapping[str, str], recording: Recording | None
+    ) -> AnyRun:
+        """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
+        service = self._service
+        assert account.asked is not None  # noqa: S101 - has been read by now
+        resolved = await service.catalog.resolved(account.asked)
+        request, arm = service.experiment.assigned(resolved, headers)
+        account.asked = request
+        account.run = run = service.pipeline.run(request)
+        run.honesty.trace.arm = arm
+        if recording is not None:
+            recording.run = run
+        return run

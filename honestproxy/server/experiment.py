@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.pipeline import AnyRun
+from honestproxy.server.account import Account
 from honestproxy.settings import Settings, nearest
 from honestproxy.strategies import STRATEGIES
 from honestproxy.types import ChatRequest, write
@@ -91,6 +92,10 @@ class Experiment:
                     f"experiment: unknown arm {name!r}; {nearest(name, STRATEGIES)}"
                 )
 
+    def is_like(self, other: Experiment) -> bool:
+        """Whether both assign alike, so that what was counted goes on."""
+        return (self._seed, self._header) == (other._seed, other._header)
+
     def assigned(
         self, request: ChatRequest, headers: Mapping[str, str]
     ) -> tuple[ChatRequest, str | None]:
@@ -112,12 +117,13 @@ class Experiment:
                 return name
         return list(self.shares)[-1]  # where rounding left a grain of the line
 
-    def note(self, run: AnyRun, error: str | None = None) -> None:
+    def note(self, account: Account) -> None:
         """Count what became of a request that had fallen to an arm."""
-        trace = run.honesty.trace
-        if trace.arm is None:
+        run, error = account.run, account.failed
+        if run is None or run.honesty.trace.arm is None:
             return
-        arm, usage = self._arms[trace.arm], trace.usage
+        trace = run.honesty.trace
+        arm, usage = self._arms[str(trace.arm)], trace.usage
         arm.requests += 1
         arm.errors += error is not None
         arm.calls += len(trace.steps)
@@ -194,7 +200,7 @@ async def _lines(running: Experiment) -> Any:
 
 
 def _running(request: Request) -> Experiment:
-    found: Experiment = request.app.state.experiment
+    found: Experiment = request.scope["service"].experiment
     if not found.shares:
         message = "no experiment runs; start one with `serve --experiment raw=50,gated=50`"
         raise InvalidRequest(message, status=404, code="no_experiment")

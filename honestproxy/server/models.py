@@ -15,7 +15,9 @@ router = APIRouter()
 @router.get("/v1/models", openapi_extra=document.MODELS)
 async def list_models(request: Request) -> dict[str, Any]:
     """The upstream's models and their variants `model@strategy`."""
-    found: dict[str, Any] = await request.app.state.catalog.models(forwarded(request.headers))
+    found: dict[str, Any] = await request.scope["service"].catalog.models(
+        forwarded(request.headers)
+    )
     return found
 
 
@@ -23,7 +25,9 @@ async def list_models(request: Request) -> dict[str, Any]:
 async def retrieve_model(request: Request) -> dict[str, Any]:
     """One model; variants included."""
     name = request.path_params["name"]  # undeclared, so that no 422 of FastAPI's is documented
-    found: dict[str, Any] = await request.app.state.catalog.model(name, forwarded(request.headers))
+    found: dict[str, Any] = await request.scope["service"].catalog.model(
+        name, forwarded(request.headers)
+    )
     return found
 
 

@@ -6,16 +6,19 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import HonestProxyError, InvalidRequest
-from honestproxy.pipeline import Pipeline
+from honestproxy.server.account import Account
 from honestproxy.server.answering import Watched, headers_of, refuse
 from honestproxy.wire.reply import ChatWriter
 from honestproxy.wire.request import FORWARDED
+
+if TYPE_CHECKING:
+    from honestproxy.server.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +43,39 @@ _TOLD: Final = [(b"x-honesty-strategy", b"raw"), (b"x-honesty-outcome", b"passed
 class Relay:
     """An ASGI endpoint: the upstream's own answer, whatever it is, as it comes."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request; the client's leaving ends it upstream."""
+        account = Account("relay")
+        heard = account.heard(send)
+        try:
+            await self._relayed(account, scope, receive, heard)
+        except HonestProxyError as error:
+            account.failed = error.at_rest().message
+            await refuse(heard, error)
+        finally:
+            account.close(self._service.observers)
+
+    async def _relayed(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
+        """The upstream's answer passed on. Raises HonestProxyError before anything was sent."""
         upload = _Upload(receive, headers_of(scope))
-        with Watched(receive, upload.is_over):
-            try:
-                exchange = await self._open(scope, upload)
-            except HonestProxyError as error:
-                await refuse(send, error)
-                return
-            try:
-                await _passed_on(exchange, send)
-            finally:
-                exchange.close()
+        account.caller = self._service.access.caller(upload.headers)
+        async with self._service.admission.place(account.caller):
+            with Watched(receive, upload.is_over) as watched:
+                try:
+                    exchange = await self._open(scope, upload)
+                    try:
+                        await _passed_on(exchange, send)
+                    finally:
+                        exchange.close()
+                finally:
+                    account.left = watched.left
 
     async def _open(self, scope: Scope, upload: _Upload) -> Any:
         method, headers = scope["method"], upload.headers
-        relay = getattr(self._pipeline.backend, "relay", None)
+        relay = getattr(self._service.pipeline.backend, "relay", None)
         if _OWN in scope["path"]:
             raise InvalidRequest(f"{method} {scope['path']}: there is no such path", status=404)
         if relay is None:

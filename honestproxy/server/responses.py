@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
+from honestproxy.server.account import Api
 from honestproxy.server.answering import Writer
 from honestproxy.server.endpoint import Endpoint
 from honestproxy.types import ChatRequest
@@ -15,6 +16,8 @@ PATH: Final = "/v1/responses"
 
 class Responses(Endpoint):
     """OpenAI's Responses, made honest."""
+
+    api: ClassVar[Api] = "responses"
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
         """The chat request that means the same, with the client's own as its `origin`."""

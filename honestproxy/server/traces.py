@@ -137,7 +137,7 @@ async def trace(request: Request, name: str) -> Response:
     """What each step of one request sent and got back."""
     if not is_from_here(request.scope):
         raise Forbidden("texts of traces are for clients on the proxy's own machine")
-    found = request.app.state.traces.find(name)
+    found = request.scope["service"].traces.find(name)
     if found is None:
         message = f"no trace {name!r} is kept; ask with the header X-Honesty-Trace: keep"
         raise InvalidRequest(message, status=404, code="trace_not_found")

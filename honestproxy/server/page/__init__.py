@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,6 +16,9 @@ from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
 from honestproxy.server.traces import is_from_here
 from honestproxy.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from honestproxy.server.service import Service
 
 router = APIRouter(include_in_schema=False)
 
@@ -61,14 +64,14 @@ def page(request: Request) -> Response:
 @router.api_route("/page/about.json", methods=_METHODS)
 def about(request: Request) -> dict[str, Any]:
     """What the page lets choose from: strategies that work here, each with what it does."""
-    state = request.app.state
-    reads = hasattr(state.pipeline.backend, "read")
-    names = [n for n in state.catalog.strategies() if n != "raw" and (n != "introspect" or reads)]
+    service: Service = request.scope["service"]
+    reads = hasattr(service.pipeline.backend, "read")
+    names = [n for n in service.catalog.strategies() if n != "raw" and (n != "introspect" or reads)]
     return {
         "version": __version__,
         "strategies": [{"name": name, "about": _about(name)} for name in names],
-        "default": state.pipeline.default_strategy,
-        "model": state.settings.model,
+        "default": service.pipeline.default_strategy,
+        "model": service.settings.model,
         "traces": is_from_here(request.scope),
     }
 

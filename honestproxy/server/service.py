@@ -1,0 +1,88 @@
+"""What answers requests under one set of settings; a reload puts another in its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from starlette.types import ASGIApp
+
+from honestproxy import backends
+from honestproxy.pipeline import Pipeline
+from honestproxy.server import chat, document, responses
+from honestproxy.server.account import Observer
+from honestproxy.server.admission import Admission
+from honestproxy.server.caller import Access, Open
+from honestproxy.server.catalog import Catalog
+from honestproxy.server.experiment import Experiment
+from honestproxy.server.guard import Guard
+from honestproxy.server.relay import Relay
+from honestproxy.server.traces import LastTraces
+from honestproxy.settings import Settings
+from honestproxy.types import Backend
+
+ENDPOINTS: Final = {chat.PATH: chat.ChatCompletions, responses.PATH: responses.Responses}
+"""What the pipeline answers, by path."""
+
+DOCUMENTED: Final[Mapping[str, dict[str, Any]]] = {
+    chat.PATH: document.CHAT,
+    responses.PATH: document.RESPONSES,
+}
+
+
+class Service:
+    """The parts that a request passes, made for one set of settings.
+
+    What outlives these settings (traces, places, what observers have counted) is taken over from
+    the service `before`. Raises SettingsError, PromptError or BackendError where the settings
+    can't work; the service before is then as it was.
+    """
+
+    def __init__(
+        self, settings: Settings, backend: Backend | None = None, before: Service | None = None
+    ) -> None:
+        self.settings = settings
+        self.pipeline = Pipeline(backend or backends.load(settings), settings)
+        self.catalog = Catalog(self.pipeline, settings)
+        self.guard = Guard(settings.host, settings.allowed_hosts)
+        self.access: Access = Open()
+        self.experiment = Experiment(settings)
+        if before and before.experiment.is_like(self.experiment):
+            self.experiment = before.experiment
+        self.admission = Admission(settings)
+        self.traces: LastTraces = before.traces if before else LastTraces()
+        self.observers: tuple[Observer, ...] = (self.experiment,)
+        self.direct: dict[str, ASGIApp] = {path: made(self) for path, made in ENDPOINTS.items()}
+        self.relay = Relay(self)
+        self._requests = 0
+        self._retired: asyncio.Event | None = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While one request is answered here."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            if self._retired and not self._requests:
+                self._retired.set()
+
+    async def retire(self) -> None:
+        """Close once the last request here is answered."""
+        self._retired = asyncio.Event()
+        if self._requests:
+            await self._retired.wait()
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Load what takes its time."""
+        warm_up = getattr(self.pipeline.backend, "load", None)
+        if warm_up is not None:
+            await warm_up()
+
+    async def aclose(self) -> None:
+        """Let go of the upstream's connections."""
+        await self.pipeline.aclose()
