@@ -19,7 +19,7 @@ from honestproxy.client.inprocess import Head, InProcess
 from honestproxy.client.loop import LoopThread
 from honestproxy.client.origin import Origin
 from honestproxy.client.told import RECORD
-from honestproxy.server.app import Proxy, create_app
+from honestproxy.server.app import DIRECT, Proxy, create_app
 from honestproxy.settings import Settings
 
 _BASE: Final = "/v1"
@@ -35,7 +35,7 @@ class Applications:
         self._unused: list[Proxy] = [first]
         self._lock = threading.Lock()
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Proxy] = WeakKeyDictionary()
-        self._suffixes = [path.removeprefix(_BASE) for path in first.service.direct]
+        self._suffixes = [path.removeprefix(_BASE) for path in DIRECT]
 
     def suffix(self, request: Any) -> str | None:
         """Where the request's path ends like one that is answered here, that end."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -12,11 +13,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy import __version__
 from honestproxy.errors import HonestProxyError, InvalidRequest
-from honestproxy.server import experiment, models, page, relay, traces
+from honestproxy.server import chat, document, experiment, models, page, relay, responses, traces
 from honestproxy.server.answering import refuse
-from honestproxy.server.service import DOCUMENTED, Service
+from honestproxy.server.service import Service
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
+
+DIRECT: Final[Mapping[str, tuple[ASGIApp, dict[str, Any]]]] = {
+    chat.PATH: (chat.ChatCompletions(), document.CHAT),
+    responses.PATH: (responses.Responses(), document.RESPONSES),
+}
+"""What the pipeline answers, by path, and how the OpenAPI document tells of it."""
+
+_ENDPOINTS: Final = {path: endpoint for path, (endpoint, _) in DIRECT.items()}
+_RELAY: Final = relay.Relay()
 
 
 class Proxy(FastAPI):
@@ -39,7 +49,7 @@ class Proxy(FastAPI):
                 return await refuse(send, refused)
             if scope["method"] == "POST":
                 path = scope["path"]
-                endpoint = service.direct.get(path) or service.direct.get(_plain(path))
+                endpoint = _ENDPOINTS.get(path) or _ENDPOINTS.get(_plain(path))
                 if endpoint is not None:
                     scope["app"] = self
                     return await endpoint(scope, receive, send)
@@ -94,7 +104,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         openapi_url="/openapi.json",
     )
     app.service = service
-    for path, told in DOCUMENTED.items():
+    for path, (_, told) in DIRECT.items():
         app.add_api_route(path, _to_pipeline, methods=["POST"], openapi_extra=told)
     for part in (models, page, traces, experiment):
         app.include_router(part.router)
@@ -108,12 +118,11 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 
 
 async def _to_pipeline(request: Request) -> Response:
-    service: Service = request.scope["service"]
-    return Direct(service.direct[request.scope["route"].path])
+    return Direct(_ENDPOINTS[request.scope["route"].path])
 
 
-async def _to_upstream(request: Request) -> Response:
-    return Direct(request.scope["service"].relay)
+async def _to_upstream(_: Request) -> Response:
+    return Direct(_RELAY)
 
 
 @asynccontextmanager

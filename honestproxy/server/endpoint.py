@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 
 class Endpoint(ABC):
-    """An ASGI endpoint that the pipeline answers."""
+    """An ASGI endpoint that the pipeline of the scope's `service` answers."""
 
     api: ClassVar[Api]
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
 
     @abstractmethod
     def read(self, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
@@ -39,18 +36,19 @@ class Endpoint(ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever is wrong with it is told in OpenAI's shape."""
         account = Account(self.api)
-        heard = account.heard(send)
+        heard, service = account.heard(send), scope["service"]
         try:
             await self._answer(account, scope, receive, heard)
         except HonestProxyError as error:  # before anything of the pipeline's had begun
             account.failed = error.at_rest().message
             await refuse(heard, error)
         finally:
-            account.close(self._service.observers)
+            account.close(service.observers)
 
     async def _answer(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, wait for its place, and let the pipeline answer."""
-        service, headers = self._service, headers_of(scope)
+        service: Service = scope["service"]
+        headers = headers_of(scope)
         account.caller = service.access.caller(headers)
         body = await json_body(receive, headers, service.settings.max_body_bytes)
         account.asked = asked = self.read(body, headers)
@@ -63,7 +61,7 @@ class Endpoint(ABC):
             answering = Answering(receive, send, service.settings, writer)
             try:
                 await answering.answer(
-                    partial(self._begun, account, headers, recording),
+                    partial(_begun, service, account, headers, recording),
                     streamed=asked.streamed,
                     explained=partial(service.catalog.explained, request=asked),
                 )
@@ -72,17 +70,17 @@ class Endpoint(ABC):
                 if recording is not None:
                     recording.keep()
 
-    async def _begun(
-        self, account: Account, headers: Mapping[str, str], recording: Recording | None
-    ) -> AnyRun:
-        """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
-        service = self._service
-        assert account.asked is not None  # noqa: S101 - has been read by now
-        resolved = await service.catalog.resolved(account.asked)
-        request, arm = service.experiment.assigned(resolved, headers)
-        account.asked = request
-        account.run = run = service.pipeline.run(request)
-        run.honesty.trace.arm = arm
-        if recording is not None:
-            recording.run = run
-        return run
+
+async def _begun(
+    service: Service, account: Account, headers: Mapping[str, str], recording: Recording | None
+) -> AnyRun:
+    """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
+    assert account.asked is not None  # noqa: S101 - has been read by now
+    resolved = await service.catalog.resolved(account.asked)
+    request, arm = service.experiment.assigned(resolved, headers)
+    account.asked = request
+    account.run = run = service.pipeline.run(request)
+    run.honesty.trace.arm = arm
+    if recording is not None:
+        recording.run = run
+    return run

@@ -43,26 +43,24 @@ _TOLD: Final = [(b"x-honesty-strategy", b"raw"), (b"x-honesty-outcome", b"passed
 class Relay:
     """An ASGI endpoint: the upstream's own answer, whatever it is, as it comes."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request; the client's leaving ends it upstream."""
         account = Account("relay")
-        heard = account.heard(send)
+        heard, service = account.heard(send), scope["service"]
         try:
             await self._relayed(account, scope, receive, heard)
         except HonestProxyError as error:
             account.failed = error.at_rest().message
             await refuse(heard, error)
         finally:
-            account.close(self._service.observers)
+            account.close(service.observers)
 
     async def _relayed(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
         """The upstream's answer passed on. Raises HonestProxyError before anything was sent."""
+        service: Service = scope["service"]
         upload = _Upload(receive, headers_of(scope))
-        account.caller = self._service.access.caller(upload.headers)
-        async with self._service.admission.place(account.caller):
+        account.caller = service.access.caller(upload.headers)
+        async with service.admission.place(account.caller):
             with Watched(receive, upload.is_over) as watched:
                 try:
                     exchange = await self._open(scope, upload)
@@ -75,7 +73,7 @@ class Relay:
 
     async def _open(self, scope: Scope, upload: _Upload) -> Any:
         method, headers = scope["method"], upload.headers
-        relay = getattr(self._service.pipeline.backend, "relay", None)
+        relay = getattr(scope["service"].pipeline.backend, "relay", None)
         if _OWN in scope["path"]:
             raise InvalidRequest(f"{method} {scope['path']}: there is no such path", status=404)
         if relay is None:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
-
-from starlette.types import ASGIApp
 
 from honestproxy import backends
 from honestproxy.pipeline import Pipeline
-from honestproxy.server import chat, document, responses
 from honestproxy.server.account import Observer
 from honestproxy.server.admission import Admission
 from honestproxy.server.caller import Access, Open
 from honestproxy.server.catalog import Catalog
 from honestproxy.server.experiment import Experiment
 from honestproxy.server.guard import Guard
-from honestproxy.server.relay import Relay
 from honestproxy.server.traces import LastTraces
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
-
-ENDPOINTS: Final = {chat.PATH: chat.ChatCompletions, responses.PATH: responses.Responses}
-"""What the pipeline answers, by path."""
-
-DOCUMENTED: Final[Mapping[str, dict[str, Any]]] = {
-    chat.PATH: document.CHAT,
-    responses.PATH: document.RESPONSES,
-}
 
 
 class Service:
@@ -54,8 +41,6 @@ class Service:
         self.admission = Admission(settings)
         self.traces: LastTraces = before.traces if before else LastTraces()
         self.observers: tuple[Observer, ...] = (self.experiment,)
-        self.direct: dict[str, ASGIApp] = {path: made(self) for path, made in ENDPOINTS.items()}
-        self.relay = Relay(self)
         self._requests = 0
         self._retired: asyncio.Event | None = None
 
