@@ -43,7 +43,8 @@ class Proxy(FastAPI):
         """Answer one request, or one event of the server's life."""
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
-        service = scope["service"] = self.service
+        service = self.service
+        scope = {**scope, "service": service}  # a copy: the caller may keep theirs for long
         with service.in_use():
             if refused := service.guard.refusal(scope):
                 return await refuse(send, refused)
