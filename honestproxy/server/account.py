@@ -67,7 +67,7 @@ class Lasting(Protocol):
     """An observer that works in the background, from the server's start to its end."""
 
     async def start(self) -> None:
-        """Begin."""
+        """Begin; nothing where it has begun. Raises SettingsError where it can't."""
         ...
 
     async def aclose(self) -> None:

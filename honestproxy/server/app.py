@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -27,6 +28,9 @@ DIRECT: Final[Mapping[str, tuple[ASGIApp, dict[str, Any]]]] = {
 
 _ENDPOINTS: Final = {path: endpoint for path, (endpoint, _) in DIRECT.items()}
 _RELAY: Final = relay.Relay()
+
+_LAST_WORDS: Final = 1.0
+"""Seconds that requests are given at the very end, when the server has cut them off."""
 
 
 class Proxy(FastAPI):
@@ -67,10 +71,10 @@ class Proxy(FastAPI):
         try:
             await after.start()
         except BaseException:
-            await after.aclose()
+            await after.aclose(before)
             raise
         self.service = after
-        await before.retire()
+        await before.retire(after)
 
 
 def _plain(path: str) -> str:
@@ -131,6 +135,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     assert isinstance(app, Proxy)  # noqa: S101 - narrows what the framework says
     await app.service.start()
     yield
+    with suppress(TimeoutError):  # those that were cut off have their last words to say
+        async with asyncio.timeout(_LAST_WORDS):
+            await app.service.idle()
     await app.service.aclose()
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from honestproxy import backends
 from honestproxy.pipeline import Pipeline
-from honestproxy.server.account import Observer
+from honestproxy.server.account import Lasting, Observer
 from honestproxy.server.admission import Admission
 from honestproxy.server.caller import Access, Open
 from honestproxy.server.catalog import Catalog
@@ -41,6 +41,7 @@ class Service:
         self.admission = Admission(settings)
         self.traces: LastTraces = before.traces if before else LastTraces()
         self.observers: tuple[Observer, ...] = (self.experiment,)
+        self.lasting: tuple[Lasting, ...] = ()
         self._requests = 0
         self._retired: asyncio.Event | None = None
 
@@ -55,19 +56,28 @@ class Service:
             if self._retired and not self._requests:
                 self._retired.set()
 
-    async def retire(self) -> None:
+    async def retire(self, successor: Service) -> None:
         """Close once the last request here is answered."""
+        await self.idle()
+        await self.aclose(successor)
+
+    async def idle(self) -> None:
+        """Return once no request is under way here."""
         self._retired = asyncio.Event()
         if self._requests:
             await self._retired.wait()
-        await self.aclose()
 
     async def start(self) -> None:
-        """Load what takes its time."""
+        """Load what takes its time, and begin what lasts; what is there already stays."""
+        for part in self.lasting:
+            await part.start()
         warm_up = getattr(self.pipeline.backend, "load", None)
         if warm_up is not None:
             await warm_up()
 
-    async def aclose(self) -> None:
-        """Let go of the upstream's connections."""
+    async def aclose(self, other: Service | None = None) -> None:
+        """Let go of connections, and of what lasts unless `other` goes on with it."""
         await self.pipeline.aclose()
+        for part in self.lasting:
+            if other is None or part not in other.lasting:
+                await part.aclose()
