@@ -2,8 +2,10 @@
 
     HonestProxyError
     ├── InvalidRequest        400  the request can't be understood
+    │   ├── Unauthorized      401  no key of this proxy's, or none that holds
     │   ├── UnknownModel      404  no such model here
-    │   ├── Forbidden         403  the settings don't allow it
+    │   ├── Forbidden         403  the settings, or the key, don't allow it
+    │   ├── RateLimited       429  the key's requests or tokens are used up for now
     │   └── TooLarge          413  the body is over the limit
     ├── UpstreamError         its own status: the upstream said no
     │   ├── UpstreamUnreachable   502  no connection
@@ -81,6 +83,13 @@ class InvalidRequest(HonestProxyError):
     type = "invalid_request_error"
 
 
+class Unauthorized(InvalidRequest):
+    """The request brings no key of this proxy's, or one that doesn't hold (any more)."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
 class UnknownModel(InvalidRequest):
     """No model of that name is here."""
 
@@ -89,10 +98,17 @@ class UnknownModel(InvalidRequest):
 
 
 class Forbidden(InvalidRequest):
-    """The request is clear, but the settings don't allow it."""
+    """The request is clear, but the settings or its key don't allow it."""
 
     status = 403
     type = "permission_error"
+
+
+class RateLimited(InvalidRequest):
+    """The key has used up its requests or tokens; `Retry-After` says until when."""
+
+    status = 429
+    code = "rate_limit_exceeded"
 
 
 class TooLarge(InvalidRequest):
