@@ -43,10 +43,17 @@ def traits(backend: Backend) -> Traits:
 
 
 def load(settings: Settings) -> Backend:
-    """The backend that `settings.upstream` names.
+    """The backend that `settings.upstream` names, with its fallbacks; closing it closes all.
 
     Raises SettingsError for a spec that names none, BackendError where it can't be started.
     """
+    from honestproxy.backends.upstreams import Upstreams
+
+    return Upstreams(settings).named(None)
+
+
+def opened(settings: Settings) -> Backend:
+    """The one backend that `settings.upstream` names. Raises as `load` does."""
     spec = settings.upstream
     prefix, _, rest = spec.partition(":")
     if prefix in ("http", "https"):
