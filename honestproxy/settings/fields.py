@@ -1,0 +1,282 @@
+"""Everything that can be set: names, types, limits and defaults."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX: Final = "HONESTPROXY_"
+DEFAULT_UPSTREAM: Final = "local:smollm2-135m-instruct"
+
+STRATEGY_NAMES: Final = ("raw", "curiosity", "gated", "single", "critique", "introspect")
+"""Strategies that a setting may name: the keys of `strategies.STRATEGIES`."""
+
+REFERENCES: Final = ("env:", "file:")
+"""How a value that stands elsewhere is named; `load` puts it in."""
+
+
+def _words(value: Any) -> Any:
+    """A list; as text it is JSON, or words with commas between them."""
+    if not isinstance(value, str):
+        return value
+    if (listed := _listed(value)) is not None:
+        return listed
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _listed(text: str) -> list[Any] | None:
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _patterns(value: Any) -> Any:
+    """As `_words`, but text that isn't JSON is one pattern: those hold commas."""
+    if not isinstance(value, str):
+        return value
+    listed = _listed(value)
+    return (value,) if listed is None else listed
+
+
+def _in_place(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(REFERENCES):
+        raise ValueError("env: and file: are read by load(); give the value itself here")
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
+Key = Annotated[SecretStr, BeforeValidator(_in_place)]
+Address = Annotated[str, BeforeValidator(_in_place)]
+"""A URL that may hold a password."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
+
+
+class UpstreamSettings(_Table):
+    """`[upstreams.NAME]`: one of several upstreams, and the models that it answers for."""
+
+    url: str = Field(description="Where answers come from: any upstream spec.")
+    key: Key | None = Field(None, description="Its API key: env:NAME or file:PATH.")
+    models: Words = Field((), description="Patterns of model names, such as gpt-*.")
+    fallbacks: Words = Field((), description="Upstreams asked where this one fails.")
+    pass_key: bool = Field(
+        False, description="Whether it gets the client's own Authorization, having no key."
+    )
+
+
+class ModelSettings(_Table):
+    """`[models."PATTERN"]`: what holds for models of that name instead of the settings above."""
+
+    strategy: str | None = None
+    capabilities: Words | None = None
+    threshold: float | None = Field(None, ge=0, le=1)
+    confusion_tokens: int | None = Field(None, ge=16)
+    step_timeout: float | None = Field(None, gt=0)
+    turn_timeout: float | None = Field(None, gt=0)
+    max_calls: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, frozen. `None` means: decided by the upstream.
+
+    Made by hand it is what its arguments say: only `load` reads environment and files.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+    upstream: str = Field(DEFAULT_UPSTREAM, description="Where answers come from.")
+    upstream_key: Key | None = Field(
+        None, description="Its API key: env:NAME or file:PATH.", examples=["env:UPSTREAM_KEY"]
+    )
+    upstreams: dict[str, UpstreamSettings] = Field(
+        {}, description="Further upstreams by name, for models of their own or as fallbacks."
+    )
+    fallbacks: Words = Field(
+        (),
+        description="Upstreams of that table, asked in this order where `upstream` fails.",
+        examples=[["house"]],
+    )
+    model: str | None = Field(
+        None, description="Model where a request names none.", examples=["gpt-4o-mini"]
+    )
+    models: dict[str, ModelSettings] = Field(
+        {}, description="What holds for models of a name, by pattern; the first that fits."
+    )
+    strategy: str | None = Field(
+        None, description="Strategy where a request names none.", examples=["gated"]
+    )
+    prompt_set: Literal["conversation", "paper"] = Field(
+        "conversation", description="Prompts of `curiosity`: for conversations, or the paper's."
+    )
+    prompts: Path | None = Field(
+        None, description="Folder with prompt files of your own.", examples=["prompts"]
+    )
+    capabilities: Words = Field(
+        (), description="What the app adds, e.g. web_search.", examples=[["web_search"]]
+    )
+    threshold: float = Field(0.8, ge=0, le=1, description="Confidence below which doubts count.")
+    on_failure: Literal["draft", "error"] = Field("draft", description="When a later step fails.")
+    reply: Literal["body", "headers"] = Field("body", description="Where `honesty` is put.")
+    usage: Literal["sum", "answer"] = Field("sum", description="Usage: all calls, or the last.")
+    variants: bool = Field(True, description="List `model@strategy` under /v1/models.")
+    strategies_allowed: Words | None = Field(
+        None,
+        description="Strategies a request may choose; all where unset.",
+        examples=[["gated", "raw"]],
+    )
+    experiment: dict[str, float] | None = Field(
+        None,
+        description="Shares of a live A/B, e.g. raw=50,gated=50; a client's choice wins.",
+        examples=[{"raw": 50, "gated": 50}],
+    )
+    experiment_header: str = Field(
+        "X-Honesty-User", description="Header that names whose requests fall to one arm."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    allowed_hosts: Words = Field(
+        (),
+        description="Hosts and sites besides this machine's own that may ask, on loopback.",
+        examples=[["proxy.example"]],
+    )
+    port: int = Field(8400, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    stream_head_wait: float = Field(2.0, ge=0, description="Seconds before a stream's head.")
+    ping_interval: float = Field(10.0, gt=0, description="Seconds between a stream's pings.")
+    connect_timeout: float = Field(10.0, gt=0, description="Seconds to reach the upstream.")
+    step_timeout: float = Field(600.0, gt=0, description="Seconds that one call may take.")
+    turn_timeout: float = Field(900.0, gt=0, description="Seconds that a whole turn may take.")
+    confusion_tokens: int | None = Field(
+        None, ge=16, description="Token cap of an elicitation.", examples=[1024]
+    )
+    max_calls: int | None = Field(
+        None, ge=1, description="Calls that one turn may make.", examples=[5]
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Tokens after which no step begins.", examples=[50_000]
+    )
+    retries: int = Field(1, ge=0, le=10, description="Retries of connection errors, 502 and 503.")
+    retry_429: bool = Field(False, description="Retry a 429 too, instead of passing it on.")
+    breaker_failures: int = Field(
+        10, ge=0, description="Failures in a row after which an upstream is left alone; 0: never."
+    )
+    breaker_seconds: float = Field(10.0, gt=0, description="Seconds for which it is left alone.")
+    max_concurrency: int = Field(1000, ge=1, description="Requests that are answered at once.")
+    max_queue: int = Field(1000, ge=0, description="Requests that wait for a place beyond those.")
+    queue_timeout: float = Field(10.0, gt=0, description="Seconds that one waits at most.")
+    degrade: bool = Field(
+        False, description="Under pressure: gated becomes single, then raw, before any 429."
+    )
+    shutdown_timeout: float = Field(
+        20.0, ge=0, description="Seconds that answers under way are given at the end."
+    )
+    keys: Path | None = Field(
+        None, description="File of this proxy's own keys, hashed.", examples=["keys.json"]
+    )
+    allow_open: bool = Field(
+        False, description="Listen beyond this machine without keys of one's own."
+    )
+    max_body_bytes: int = Field(50_000_000, gt=0, description="Largest request body.")
+    max_header_bytes: int = Field(65_536, gt=0, description="Largest request head.")
+    max_messages: int = Field(10_000, gt=0, description="Most messages of a conversation.")
+    body_timeout: float = Field(60.0, gt=0, description="Seconds for a request to come whole.")
+    traces: Literal["off", "facts", "texts"] = Field(
+        "facts", description="What is stored of each request: nothing, no text, or all."
+    )
+    trace_store: Address | None = Field(
+        None,
+        description="Database of the traces: an SQLAlchemy URL, sqlite or postgresql.",
+        repr=False,
+        examples=["sqlite:///traces.db"],
+    )
+    trace_days: float = Field(30.0, gt=0, description="Days that a trace is kept.")
+    redact: Patterns = Field(
+        (),
+        description="Patterns (re) that are blotted out of stored texts, besides keys.",
+        examples=[["[0-9]{16}"]],
+    )
+    metrics: bool = Field(True, description="Serve Prometheus metrics at /metrics.")
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Collector that OpenTelemetry spans are sent to, by OTLP over HTTP.",
+        examples=["http://127.0.0.1:4318"],
+    )
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+    answer_cache: Address | None = Field(
+        None,
+        description="Cache of whole answers: memory, or a redis:// URL.",
+        repr=False,
+        examples=["memory"],
+    )
+    answer_cache_seconds: float = Field(3600.0, gt=0, description="Seconds an answer is cached.")
+    cache: Path = Field(
+        default_factory=lambda: user_cache_path("honestproxy", appauthor=False),
+        description="Folder for fetched models and fitted readers.",
+    )
+    exemplars: Path = Field(
+        default_factory=lambda: user_data_path("honestproxy", appauthor=False) / "exemplars",
+        description="Folder with labelled questions of your own, which `introspect` learns from.",
+    )
+
+    @field_validator("experiment", mode="before")
+    @classmethod
+    def _shares(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {name.strip(): share.strip() or "1" for name, _, share in pairs}
+
+    @field_validator("experiment", mode="after")
+    @classmethod
+    def _positive(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and (len(value) < 2 or min(value.values()) <= 0):
+            raise ValueError("give two arms or more, each with a share above 0: raw=50,gated=50")
+        return value
+
+    @field_validator("prompts", "cache", "exemplars", "keys", mode="after")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else value
+
+    @field_validator("redact", mode="after")
+    @classmethod
+    def _compiled(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, pattern in enumerate(value, 1):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"pattern {number} is no pattern of re's: {error}") from None
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the arguments say, and nothing else."""
+        return (init_settings,)
