@@ -506,6 +506,8 @@ async def test_closing_a_client_ends_its_threads_and_connections() -> None:
         assert inner.is_closed()
 
 
+# Which finaliser of a cycle runs first, the SDK client's or its socket's own, is Python's choice.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_client_that_is_forgotten_leaves_no_threads() -> None:
     before = ours()
     async with upstream(script()) as server:
