@@ -92,6 +92,13 @@ class Compatible:
         listed = getattr(self._backend, "models", None)
         return await listed(headers) if listed else []
 
+    async def first_model(self) -> str:
+        """The first model that it lists. Raises InvalidRequest where there is none."""
+        listed = await self.models()
+        if not listed:
+            raise InvalidRequest("the upstream lists no models; name one with --model")
+        return str(listed[0]["id"])
+
     async def aclose(self) -> None:
         """Close the backend, where it needs that, once all is deleted that is to be."""
         await asyncio.gather(*self._discarding)

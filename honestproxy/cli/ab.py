@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -21,16 +20,13 @@ from honestproxy.settings import Settings
 
 if TYPE_CHECKING:
     from honestproxy.evals.arms import Arm
-    from honestproxy.evals.asking import Entrant
-    from honestproxy.evals.judges import Judge
-    from honestproxy.evals.judging import Judging
+    from honestproxy.evals.here import Bench, Place
     from honestproxy.evals.log import Folder, Log
     from honestproxy.evals.patience import Patience
     from honestproxy.evals.prices import Price
     from honestproxy.evals.records import Sample
-    from honestproxy.evals.runs import Tally
+    from honestproxy.evals.runs import Judging, Tally
     from honestproxy.evals.samples import Loaded, Source
-    from honestproxy.types import Backend
 
 Data = Annotated[
     list[str],
@@ -98,9 +94,7 @@ class Asked:
     price: Price | None
     concurrency: int
     share_drafts: bool
-    judge: str | None
-    judge_model: str | None
-    judges: list[Judge]
+    bench: Bench | None
 
 
 @with_settings("prompts", "prompt_set", "threshold", "capabilities", "on_failure")
@@ -158,9 +152,7 @@ def ab(
             price=price,
             concurrency=concurrency,
             share_drafts=share_drafts,
-            judge=judge,
-            judge_model=judge_model,
-            judges=_chosen(settings, judges) if judge else [],
+            bench=_bench(settings, judge, judge_model, judges, concurrency),
         )
         with _resumable(out):
             tally = asyncio.run(_run(asked))
@@ -168,13 +160,19 @@ def ab(
     _tell(tally, out, as_json=as_json)
 
 
-def _chosen(settings: Settings, names: str | None) -> list[Judge]:
+def _bench(
+    settings: Settings, upstream: str | None, model: str | None, names: str | None, concurrency: int
+) -> Bench | None:
+    """Who judges, if anyone does."""
     from honestproxy.evals import judges
+    from honestproxy.evals.here import Bench
     from honestproxy.templates import Prompts
 
-    prompts = Prompts(settings.prompts)
+    if upstream is None:
+        return None
     given = [name.strip() for name in (names or "").split(",") if name.strip()]
-    return judges.load(given or judges.USUAL, prompts)
+    chosen = judges.load(given or judges.USUAL, Prompts(settings.prompts))
+    return Bench(chosen, upstream, model, concurrency)
 
 
 def _usual(settings: Settings) -> str:
@@ -196,9 +194,10 @@ async def _run(asked: Asked) -> Tally:
     from honestproxy.evals.configuration import configuration
     from honestproxy.evals.runs import Experiment, run
 
-    async with AsyncExitStack() as open_:
-        arms, entrants = await _entrants(asked, open_)
-        judging = await _judging(asked, open_)
+    async with _placed(asked) as place:
+        arms = await place.known(asked.arms)
+        answers = await place.answers(arms)
+        judging = await place.judging(asked.bench) if asked.bench else None
         config = configuration(
             data=asked.data,
             samples=len(asked.samples),
@@ -214,7 +213,7 @@ async def _run(asked: Asked) -> Tally:
             stderr().print(safe(note), soft_wrap=True)
         experiment = Experiment(
             asked.samples,
-            entrants,
+            answers,
             judging,
             _prices(asked, arms),
             _judge_price(asked, judging),
@@ -228,70 +227,18 @@ async def _run(asked: Asked) -> Tally:
                 raise error.adding(_kept(asked, log)) from None
 
 
+def _placed(asked: Asked) -> AbstractAsyncContextManager[Place]:
+    """Where the questions are asked."""
+    from honestproxy.evals.here import Asking, Here
+
+    asking = Asking(asked.settings, asked.patience, asked.fields)
+    return Here(asking, question.loaded)
+
+
 def _kept(asked: Asked, log: Log) -> str:
     total = len(asked.samples) * len(asked.arms)
     kept = f"{len(log.done.answers)} of {count(total, 'answer')}"
     return f"{kept} are in {asked.folder.path}; the same command goes on from there"
-
-
-async def _entrants(asked: Asked, open_: AsyncExitStack) -> tuple[list[Arm], list[Entrant]]:
-    """The arms, their models known, and who answers for each, in the same order."""
-    from honestproxy.evals.asking import Common, Says
-
-    found: dict[str, Entrant] = {a.name: Says(a.name, a.text) for a in asked.arms if a.text}
-    known = {arm.name: arm for arm in asked.arms}
-    for upstream in dict.fromkeys(arm.upstream for arm in asked.arms if arm.upstream):
-        some = [arm for arm in asked.arms if arm.upstream == upstream]
-        settings = _of(asked.settings, upstream, some)
-        backend = await _opened(settings, open_)
-        for arm in some:
-            model = arm.model or await question.pick_model(backend, settings)
-            known[arm.name] = replace(arm, model=model)
-        common = Common(upstream, backend, settings, asked.patience)
-        named = common.entrants([known[arm.name] for arm in some], asked.fields)
-        found |= {entrant.name: entrant for entrant in named}
-    return list(known.values()), [found[name] for name in known]
-
-
-def _of(settings: Settings, upstream: str, arms: list[Arm]) -> Settings:
-    """The settings for one upstream. The key goes to no other host than it is for."""
-    is_there = urlsplit(upstream)[:2] == urlsplit(settings.upstream)[:2]
-    reading = {"introspect", "gated", "curiosity"}
-    changes = {
-        "upstream": upstream,
-        "upstream_key": settings.upstream_key if is_there else None,
-        "model": None,
-        "strategy": next((arm.strategy for arm in arms if arm.strategy in reading), "raw"),
-        "strategies_allowed": None,
-    }
-    return settings.model_copy(update=changes)
-
-
-async def _opened(settings: Settings, open_: AsyncExitStack) -> Backend:
-    from honestproxy.compatible import Compatible
-
-    backend = await question.loaded(settings)
-    open_.push_async_callback(Compatible(backend).aclose)
-    return backend
-
-
-async def _judging(asked: Asked, open_: AsyncExitStack) -> Judging | None:
-    from honestproxy.evals.judging import Judging
-
-    if asked.judge is None:
-        return None
-    settings = _of(asked.settings, asked.judge, [])
-    backend = await _opened(settings, open_)
-    model = asked.judge_model or await question.pick_model(backend, settings)
-    return Judging(
-        asked.judges,
-        backend,
-        model,
-        upstream=asked.judge,
-        concurrency=asked.concurrency,
-        patience=asked.patience,
-        timeout=settings.step_timeout,
-    )
 
 
 def _check_answered(source: Source) -> None:
@@ -316,7 +263,9 @@ def _prices(asked: Asked, arms: list[Arm]) -> dict[str, Price]:
 def _judge_price(asked: Asked, judging: Judging | None) -> Price | None:
     from honestproxy.evals import prices
 
-    return prices.known(asked.judge, judging.model) if judging and asked.judge else None
+    if judging is None or asked.bench is None:
+        return None
+    return prices.known(asked.bench.upstream, judging.config["model"])
 
 
 def _tell(tally: Tally, out: Path, *, as_json: bool) -> None:

@@ -130,12 +130,7 @@ async def pick_model(backend: Backend, settings: Settings) -> str:
     """The model to ask: the one set, else the first that the upstream lists."""
     from honestproxy.compatible import Compatible
 
-    if settings.model:
-        return settings.model
-    listed = await Compatible(backend).models()
-    if not listed:
-        raise InvalidRequest("the upstream lists no models; name one with --model")
-    return str(listed[0]["id"])
+    return settings.model or await Compatible(backend).first_model()
 
 
 async def ask(

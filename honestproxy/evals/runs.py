@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from honestproxy.errors import HonestProxyError
-from honestproxy.evals.asking import Asks, Entrant
+from honestproxy.evals.answers import Answers, Ended
 from honestproxy.evals.log import Log
 from honestproxy.evals.patience import may_pass
 from honestproxy.evals.prices import Price
@@ -91,7 +91,7 @@ class Experiment:
     """What is run: who answers what, and how. `prices` are by arm."""
 
     samples: Sequence[Sample]
-    entrants: Sequence[Entrant]
+    answers: Answers
     judging: Judging | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
     judge_price: Price | None = None
@@ -126,9 +126,12 @@ class _Running:
         self._log = log
         self._watch = watch
         self._in_a_row: Counter[str] = Counter()
-        done, entrants = log.done.answers, experiment.entrants
-        kept = sum((s.id, e.name) in done for s in experiment.samples for e in entrants)
-        total = len(experiment.samples) * len(entrants)
+        self._arms = {arm.name: arm for arm in experiment.answers.arms}
+        done = log.done.answers
+        kept = sum(
+            (sample.id, name) in done for sample in experiment.samples for name in self._arms
+        )
+        total = len(experiment.samples) * len(self._arms)
         judged = sum(map(len, log.done.verdicts.values()))
         self.tally = Tally(total, kept, kept, log.done.failed, judged)
         for name, usage in log.done.usage.items():
@@ -144,35 +147,40 @@ class _Running:
                 await self._judge(sample, self._experiment.judging)
 
     async def _answer(self, number: int, sample: Sample) -> None:
-        entrants = self._experiment.entrants
-        turn = number % len(entrants)
+        names = list(self._arms)
+        turn = number % len(names)
         # Each arm comes first as often as any: upstreams answer faster what they have just read.
-        order = [*entrants[turn:], *entrants[:turn]]
-        missing = [e for e in order if (sample.id, e.name) not in self._log.done.answers]
+        order = [*names[turn:], *names[:turn]]
+        missing = [name for name in order if (sample.id, name) not in self._log.done.answers]
         if not missing:
             return
         if self._experiment.share_drafts:
-            with self._shared(sample):
-                await _together([self._one(entrant, sample) for entrant in missing])
+            await self._together(sample, missing, self._known(sample))
             return
-        for entrant in missing:
-            await self._one(entrant, sample)
+        for name in missing:
+            await self._together(sample, [name], None)
 
-    async def _one(self, entrant: Entrant, sample: Sample) -> None:
-        """One answer, or why there is none, in the log."""
-        started = time.perf_counter()
-        error: Exception | None = None
-        try:
-            answered = await entrant.answer(sample)
-        except Exception as raised:  # noqa: BLE001 - one bad sample must not end a run
-            error = raised
-            answered = _failed(sample, entrant, raised, time.perf_counter() - started)
+    async def _together(
+        self, sample: Sample, names: Sequence[str], known: Mapping[str, Answered] | None
+    ) -> None:
+        """The answers of arms that are asked together, or why there are none, in the log."""
+        async with aclosing(self._experiment.answers.each(sample, names, known)) as coming:
+            async for ended in coming:
+                self._ended(ended)
+
+    def _ended(self, ended: Ended) -> None:
+        answered = ended.answered
         self._log.append(answered)
-        self.tally.add(answered, self._experiment.prices.get(entrant.name))
+        self.tally.add(answered, self._experiment.prices.get(answered.arm))
         self._watch(self.tally)
-        self._note(entrant.upstream, error)
+        self._note(self._arms[answered.arm].upstream, ended.error)
 
-    def _note(self, upstream: str | None, error: Exception | None) -> None:
+    def _known(self, sample: Sample) -> dict[str, Answered]:
+        """The sample's answers that the log has, by arm."""
+        known = {name: self._log.answer(sample.id, name) for name in self._arms}
+        return {name: answer for name, answer in known.items() if answer is not None}
+
+    def _note(self, upstream: str | None, error: HonestProxyError | None) -> None:
         """Raise what went wrong once it has gone wrong too often in a row."""
         if upstream is None:
             return
@@ -180,16 +188,13 @@ class _Running:
             self._in_a_row[upstream] = 0
             return
         self._in_a_row[upstream] += 1
-        if self._in_a_row[upstream] >= FEW and isinstance(error, HonestProxyError):
+        if self._in_a_row[upstream] >= FEW:
             raise error
 
     async def _judge(self, sample: Sample, judging: Judging) -> None:
-        names = [entrant.name for entrant in self._experiment.entrants]
-        known = {name: self._log.answer(sample.id, name) for name in names}
-        answers = {name: answer for name, answer in known.items() if answer is not None}
-        done = self._log.verdicts(sample.id)
+        answers, done = self._known(sample), self._log.verdicts(sample.id)
         # An arm that is to be asked again is not in yet.
-        if len(answers) < len(names) or not judging.due(sample, answers, done):
+        if len(answers) < len(self._arms) or not judging.due(sample, answers, done):
             return
         try:
             async with aclosing(judging.each(sample, answers, done)) as verdicts:
@@ -206,36 +211,6 @@ class _Running:
         self.tally.judged += 1
         self.tally.spend(verdict.usage or {}, self._experiment.judge_price)
         self._watch(self.tally)
-
-    def _shared(self, sample: Sample) -> ExitStack:
-        """Within this, arms that ask the same hear one draft: one in the log, or a new one."""
-        stack = ExitStack()
-        asking = [e for e in self._experiment.entrants if isinstance(e, Asks)]
-        for entrant in asking:
-            request = entrant.request(sample)
-            same = [
-                other.name
-                for other in asking
-                if other.drafts is entrant.drafts and other.request(sample).raw == request.raw
-            ]
-            answers = (self._log.answer(sample.id, name) for name in same)
-            known = next((answer for answer in answers if answer and answer.draft), None)
-            stack.enter_context(entrant.drafts.shared(request, known))
-        return stack
-
-
-async def _together(running: Sequence[Any]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for one in running:
-            group.create_task(one)
-
-
-def _failed(sample: Sample, entrant: Entrant, error: Exception, seconds: float) -> Answered:
-    known = isinstance(error, HonestProxyError)
-    said = str(error) if known else f"{type(error).__name__}: {error}"
-    again = may_pass(error)
-    took = round(seconds, 4)
-    return Answered(sample.id, entrant.name, None, error=said, seconds=took, again=again)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -10,6 +10,7 @@ from typing import Any
 from honestproxy.backends.openai_compatible import OpenAICompatible
 from honestproxy.compatible import Compatible
 from honestproxy.evals import arms
+from honestproxy.evals.answers import Entrants
 from honestproxy.evals.asking import Common, Entrant, Says
 from honestproxy.evals.log import Folder, Recorded, read
 from honestproxy.evals.patience import Patience
@@ -53,7 +54,7 @@ async def ran(
     **how: Any,
 ) -> tuple[Tally, Recorded]:
     """A run in this process, and what its folder holds then."""
-    asked = Experiment(questions, await entrants(backend, specs, patience), **how)
+    asked = Experiment(questions, Entrants(await entrants(backend, specs, patience)), **how)
     with Folder(folder) as held:
         tally = await run(asked, held.start(config, questions))
     return tally, read(folder)
