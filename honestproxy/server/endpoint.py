@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +19,8 @@ from honestproxy.types import ChatRequest
 if TYPE_CHECKING:
     from honestproxy.server.service import Service
 
+
+Begin = Callable[[], Awaitable[AnyRun]]
 
 class Endpoint(ABC):
     """An ASGI endpoint that the pipeline of the scope's `service` answers."""
@@ -61,9 +63,18 @@ class Endpoint(ABC):
             answering = Answering(receive, send, service.settings, writer)
             try:
                 await answering.answer(
-                    partial(_begun, service, account, headers, recording),
+                    begin,
                     streamed=asked.streamed,
                     explained=partial(service.catalog.explained, request=asked),
+            begin: Begin = partial(_begun, service, account, headers, recording)
+            lookup = None
+            if service.answers is not None and recording is None:
+                begin = partial(_given, await begin())
+                lookup = service.answers.lookup(account, headers)
+            if lookup is not None:
+                if await lookup.replayed(send):
+                    return
+                send = lookup.heard(send)
                 )
             finally:
                 account.failed, account.left = answering.failed, answering.left
@@ -75,6 +86,12 @@ async def _begun(
     service: Service, account: Account, headers: Mapping[str, str], recording: Recording | None
 ) -> AnyRun:
     """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
+                if lookup is not None:
+                    lookup.keep()
+
+
+async def _given(run: AnyRun) -> AnyRun:
+    return run
     assert account.asked is not None  # noqa: S101 - has been read by now
     resolved = await service.catalog.resolved(account.asked)
     request, arm = service.experiment.assigned(resolved, headers)

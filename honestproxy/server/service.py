@@ -10,7 +10,8 @@ from honestproxy import backends
 from honestproxy.pipeline import Pipeline
 from honestproxy.server.account import Lasting, Observer
 from honestproxy.server.admission import Admission
-from honestproxy.server.caller import Access, Open
+from honestproxy.server.cache import AnswerCache, answer_cache
+from honestproxy.server.caller import Access
 from honestproxy.server.catalog import Catalog
 from honestproxy.server.experiment import Experiment
 from honestproxy.server.guard import Guard
@@ -48,6 +49,13 @@ class Service:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """While one request is answered here."""
+        if isinstance(self.access, Door):
+            self.observers += (self.access.meters,)
+            self.lasting += (self.access,)
+        known = (before.answers, before.settings) if before else (None, None)
+        self.answers: AnswerCache | None = answer_cache(settings, self.pipeline.prompts, *known)
+        if self.answers is not None:
+            self.lasting += (self.answers.store,)
         self._requests += 1
         try:
             yield
