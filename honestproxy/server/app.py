@@ -14,13 +14,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy import __version__
 from honestproxy.errors import HonestProxyError, InvalidRequest
-from honestproxy.server import chat, document, experiment, models, page, relay, responses, traces
+from honestproxy.server import (
+    chat,
+    document,
+    experiment,
+    metrics,
+    models,
+    page,
+    relay,
+    responses,
+    traces,
+)
+from honestproxy.server.account import Account
 from honestproxy.server.answering import refuse
+from honestproxy.server.caller import let_in
+from honestproxy.server.endpoint import Endpoint
 from honestproxy.server.service import Service
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
 
-DIRECT: Final[Mapping[str, tuple[ASGIApp, dict[str, Any]]]] = {
+DIRECT: Final[Mapping[str, tuple[Endpoint, dict[str, Any]]]] = {
     chat.PATH: (chat.ChatCompletions(), document.CHAT),
     responses.PATH: (responses.Responses(), document.RESPONSES),
 }
@@ -28,6 +41,9 @@ DIRECT: Final[Mapping[str, tuple[ASGIApp, dict[str, Any]]]] = {
 
 _ENDPOINTS: Final = {path: endpoint for path, (endpoint, _) in DIRECT.items()}
 _RELAY: Final = relay.Relay()
+
+_UNCOUNTED: Final = ("/v1/models", "/v1/honesty/")
+"""Below these nothing is answered or relayed."""
 
 _LAST_WORDS: Final = 1.0
 """Seconds that requests are given at the very end, when the server has cut them off."""
@@ -50,8 +66,8 @@ class Proxy(FastAPI):
         service = self.service
         scope = {**scope, "service": service}  # a copy: the caller may keep theirs for long
         with service.in_use():
-            if refused := service.guard.refusal(scope):
-                return await refuse(send, refused)
+            if refused := service.guard.refusal(scope) or let_in(scope, service.access):
+                return await _turned_away(scope, send, refused)
             if scope["method"] == "POST":
                 path = scope["path"]
                 endpoint = _ENDPOINTS.get(path) or _ENDPOINTS.get(_plain(path))
@@ -75,6 +91,18 @@ class Proxy(FastAPI):
             raise
         self.service = after
         await before.retire(after)
+
+
+async def _turned_away(scope: Scope, send: Send, error: HonestProxyError) -> None:
+    """Refuse what doesn't even come to an endpoint, on the account that it would have had."""
+    path = _plain(scope["path"])
+    if path in _ENDPOINTS or (path.startswith("/v1/") and not path.startswith(_UNCOUNTED)):
+        account = Account(_ENDPOINTS[path].api if path in _ENDPOINTS else "relay")
+        account.failed = error.message
+        await refuse(account.heard(send), error)
+        account.close(scope["service"].observers)
+    else:
+        await refuse(send, error)
 
 
 def _plain(path: str) -> str:
@@ -111,7 +139,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.service = service
     for path, (_, told) in DIRECT.items():
         app.add_api_route(path, _to_pipeline, methods=["POST"], openapi_extra=told)
-    for part in (models, page, traces, experiment):
+    for part in (models, page, traces, experiment, metrics):
         app.include_router(part.router)
     app.add_api_route(
         "/v1/{path:path}", _to_upstream, methods=list(relay.METHODS), include_in_schema=False

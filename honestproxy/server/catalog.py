@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.pipeline import Pipeline
+from honestproxy.server.caller import ANYONE, Caller
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
 from honestproxy.types import ChatRequest, read
@@ -45,16 +46,21 @@ class Catalog:
         allowed = self._settings.strategies_allowed
         return [name for name in STRATEGIES if allowed is None or name in allowed]
 
-    async def models(self, headers: Mapping[str, str]) -> dict[str, Any]:
-        """OpenAI's list of models."""
+    async def models(self, headers: Mapping[str, str], caller: Caller = ANYONE) -> dict[str, Any]:
+        """OpenAI's list of models: those that the caller may use."""
         found = await self._pipeline.models(headers)
         self._know(model["id"] for model in found)
-        return reply.model_list(found, self.strategies() if self._settings.variants else [])
+        variants = self.strategies() if self._settings.variants else []
+        allowed = [model for model in found if caller.may_use(model["id"])]
+        return reply.model_list(allowed, caller.strategies_of(variants))
 
-    async def model(self, name: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    async def model(
+        self, name: str, headers: Mapping[str, str], caller: Caller = ANYONE
+    ) -> dict[str, Any]:
         """One model of the list. Raises UnknownModel, which lists what there is."""
+        caller.check_model(split_suffix(name, STRATEGIES)[0])
         try:
-            listed = (await self.models(headers))["data"]
+            listed = (await self.models(headers, caller))["data"]
         except HonestProxyError as error:
             if error.status not in _NOT_THERE:
                 raise
@@ -62,7 +68,7 @@ class Catalog:
         found = next((model for model in listed if model["id"] == name), None)
         found = found or await self._unlisted(name, headers)
         if found is None:
-            known = ", ".join(sorted(self._known)) or "none"
+            known = ", ".join(filter(caller.may_use, sorted(self._known))) or "none"
             message = f"there is no model {name!r}; here are {known}"
             raise UnknownModel(message, param="model")
         return dict(found)
@@ -95,12 +101,14 @@ class Catalog:
             plain.options = replace(plain.options, strategy=strategy)
         return plain
 
-    async def explained(self, error: HonestProxyError, request: ChatRequest) -> HonestProxyError:
+    async def explained(
+        self, error: HonestProxyError, request: ChatRequest, caller: Caller = ANYONE
+    ) -> HonestProxyError:
         """The upstream's refusal of a model, with the names that are near."""
         if error.status != 404 or "model" not in str(error.body()):
             return error
-        names = sorted(await self._upstream_models(request.headers))
-        near = difflib.get_close_matches(request.model, names, n=3, cutoff=0.4)
+        names = filter(caller.may_use, sorted(await self._upstream_models(request.headers)))
+        near = difflib.get_close_matches(request.model, list(names), n=3, cutoff=0.4)
         return error.adding(f"near names here: {', '.join(near)}") if near else error
 
     def _named(self, request: ChatRequest) -> ChatRequest:

@@ -1,27 +1,41 @@
-"""Which requests on loopback come from web pages that have no business here.
+"""Which requests come from web pages that have no business here.
 
 A page of any site may send requests to 127.0.0.1, or point its own name there; its answers may be
-closed to it, but the upstream's key would have been used.
+closed to it, but the upstream's key would have been used. What a browser sends without asking
+first is therefore refused, and so is its asking.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from honestproxy.errors import Forbidden, HonestProxyError
+from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest
 
-_ORIGINS: Final = (b"origin", b"host")
+_TOLD: Final = frozenset(
+    {
+        *(b"origin", b"host", b"sec-fetch-site", b"sec-fetch-mode"),
+        *(b"content-type", b"content-length", b"transfer-encoding"),
+        *(b"access-control-request-method",),
+    }
+)
+_UNASKED: Final = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
+"""Bodies that a browser sends for any page without asking first (a preflight), but for multipart:
+uploads of SDKs are multipart, too. https://fetch.spec.whatwg.org/#cors-safelisted-request-header"""
+
+_PASSED_ON: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
 
 
 class Guard:
     """Refuses what was meant for another host, or comes from another site's page.
 
-    It stands only where the proxy listens on loopback; `allowed` names further hosts.
+    Hosts and sites are looked at only where the proxy listens on loopback; `allowed` names
+    further ones.
     """
 
     def __init__(self, host: str, allowed: tuple[str, ...]) -> None:
@@ -30,9 +44,22 @@ class Guard:
 
     def refusal(self, scope: Scope) -> HonestProxyError | None:
         """Why a request must not be answered; None where it may be."""
+        told = {name: value for name, value in scope["headers"] if name in _TOLD}
+        if scope["method"] == "POST" and (kind := _unasked(told)) is not None:
+            message = (
+                f"send application/json or multipart/form-data, not {kind or 'an unnamed type'}"
+            )
+            return InvalidRequest(message, status=415)
+        if b"access-control-request-method" in told and scope["method"] == "OPTIONS":
+            return Forbidden(
+                "pages of other origins may not ask here, and no setting lets them (CORS); "
+                "serve yours and the proxy under one host"
+            )
         if not self._stands or scope.get("client") is None:  # in process: no web page
             return None
-        told = {name: value for name, value in scope["headers"] if name in _ORIGINS}
+        return self._foreign(scope, told)
+
+    def _foreign(self, scope: Scope, told: Mapping[bytes, bytes]) -> HonestProxyError | None:
         host = _name(b"//" + told.get(b"host", b""))
         if "." in host and not self._is_ours(host):  # nobody else can own a name without a dot
             return Forbidden(
@@ -40,7 +67,9 @@ class Guard:
                 "allowed_hosts if it is this proxy's"
             )
         origin = told.get(b"origin", b"")
-        if origin and not self._is_ours(_name(origin)):
+        # Without an origin, only following a link to the page itself comes from another site.
+        is_foreign = not self._is_ours(_name(origin)) if origin else _crosses(scope, told)
+        if is_foreign:
             return Forbidden(
                 "requests of other sites' pages are not answered here; a site of yours goes into "
                 "the setting allowed_hosts"
@@ -59,6 +88,39 @@ def is_loopback(name: str) -> bool:
         address = ipaddress.ip_address(name)
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
     return False
+
+
+def is_from_here(scope: Scope) -> bool:
+    """Whether a client on this machine asks, not one far away through a proxy or a page of its own.
+
+    A site that points its name at 127.0.0.1 comes from here, too, but calls us by that name.
+    """
+    headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
+    client = scope.get("client")
+    if client is None or _PASSED_ON & headers.keys():
+        return False
+    return is_loopback(client[0]) and is_loopback(_name(b"//" + headers.get("host", b"")))
+
+
+def path_of(scope: Scope) -> str:
+    """The request's path, below where this application may be mounted in another."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _unasked(told: Mapping[bytes, bytes]) -> str | None:
+    """The body's type, where there is a body and any page could have sent it so."""
+    if b"transfer-encoding" not in told and told.get(b"content-length", b"0") == b"0":
+        return None
+    kind = told.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+    return kind if kind in _UNASKED else None
+
+
+def _crosses(scope: Scope, told: Mapping[bytes, bytes]) -> bool:
+    if told.get(b"sec-fetch-site") != b"cross-site":
+        return False
+    is_link = scope["method"] in ("GET", "HEAD") and told.get(b"sec-fetch-mode") == b"navigate"
+    return not (is_link and path_of(scope) == "/")
 
 
 def _name(url: bytes) -> str:

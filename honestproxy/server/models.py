@@ -16,7 +16,7 @@ router = APIRouter()
 async def list_models(request: Request) -> dict[str, Any]:
     """The upstream's models and their variants `model@strategy`."""
     found: dict[str, Any] = await request.scope["service"].catalog.models(
-        forwarded(request.headers)
+        forwarded(request.headers), request.scope["caller"]
     )
     return found
 
@@ -26,7 +26,7 @@ async def retrieve_model(request: Request) -> dict[str, Any]:
     """One model; variants included."""
     name = request.path_params["name"]  # undeclared, so that no 422 of FastAPI's is documented
     found: dict[str, Any] = await request.scope["service"].catalog.model(
-        name, forwarded(request.headers)
+        name, forwarded(request.headers), request.scope["caller"]
     )
     return found
 

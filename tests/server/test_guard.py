@@ -42,11 +42,12 @@ async def test_our_own_page_and_allowed_sites_may_ask() -> None:
 
 @pytest.mark.parametrize("host", HERE)
 def test_this_machines_own_names_are_known(host: str) -> None:
-    scope = {"client": ("127.0.0.1", 1), "headers": [(b"host", host.encode())]}
+    headers = [(b"host", host.encode())]
+    scope = {"method": "GET", "client": ("127.0.0.1", 1), "headers": headers}
     assert Guard("127.0.0.1", ()).refusal(scope) is None
 
 
 def test_where_others_may_reach_it_their_names_for_it_count() -> None:
-    scope = {"client": ("10.0.0.1", 1), "headers": [(b"host", b"proxy.lan")]}
+    scope = {"method": "GET", "client": ("10.0.0.1", 1), "headers": [(b"host", b"proxy.lan")]}
     assert Guard("0.0.0.0", ()).refusal(scope) is None
     assert Guard("127.0.0.1", ()).refusal(scope) is not None

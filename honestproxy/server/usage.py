@@ -1,0 +1,81 @@
+"""How many tokens a request took: as its upstream told, and where it didn't, by estimate.
+
+A limit that only counts what is told would be passed by asking such that nothing is told.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from starlette.types import Message, Send
+
+if TYPE_CHECKING:
+    from honestproxy.server.account import Account
+    from honestproxy.trace import Step
+
+_TOTAL: Final = re.compile(rb'"total_tokens"\s*+:\s*+(\d{1,12})')
+_BLOB: Final = re.compile(rb"[A-Za-z0-9+/_=-]{1000,}+")
+"""An image or a sound in the midst of JSON, of which no letter is a token."""
+
+_ENDS: Final = 4000
+"""Bytes at either end of a relayed reply among which its usage is looked for."""
+
+_LETTERS: Final = 4
+"""Bytes of text to a token, roughly."""
+
+
+class Overheard:
+    """What passed of a reply: how many events, and its two ends; `asked` are bytes of JSON."""
+
+    __slots__ = ("asked", "events", "head", "tail")
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.events = 0
+        self.head = b""
+        self.tail = b""
+
+    def hearing(self, send: Send) -> Send:
+        """`send`, listened to."""
+
+        async def sent(message: Message) -> None:
+            if body := message.get("body"):
+                self._take(body)
+            await send(message)
+
+        return sent
+
+    def tokens(self) -> int:
+        """The tokens of a relayed request: what its reply tells, or what its size suggests."""
+        told = _TOTAL.findall(self.head + b" " + self.tail)
+        return int(told[-1]) if told else self.asked // _LETTERS + self.events
+
+    def _take(self, body: bytes) -> None:
+        self.events += body.count(b"data:")
+        if len(self.head) < _ENDS:
+            self.head += body[: _ENDS - len(self.head)]
+        self.tail = (self.tail + body[-_ENDS:])[-_ENDS:]
+
+
+def tokens(account: Account) -> int:
+    """The tokens that a request took, all its calls together."""
+    heard = account.overheard
+    if account.cached:
+        return 0
+    if account.run is None:
+        return heard.tokens() if heard and account.api == "relay" and account.status < 400 else 0
+    trace = account.run.honesty.trace
+    return sum(_of_step(step, heard) for step in trace.steps)
+
+
+def _of_step(step: Step, heard: Overheard | None) -> int:
+    told = step.usage.get("total_tokens") if step.usage else None
+    if isinstance(told, int):
+        return told
+    if step.failure is not None:
+        return 0  # it came to nothing, and an upstream charges nothing for that
+    asked = len(_BLOB.sub(b"", step.request.raw)) // _LETTERS
+    if step.response is not None:
+        return asked + len(step.response.text) // _LETTERS
+    return asked + (heard.events if heard else 0)
