@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -11,11 +11,18 @@ from starlette.types import Message, Send
 
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.caller import ANYONE, Caller
+from honestproxy.server.usage import Overheard
 from honestproxy.types import ChatRequest
+from honestproxy.wire.reply import PING
+
+_NOTHING: Final = (b"", None, PING)
 
 Api = Literal["chat", "responses", "relay"]
 
-_LEFT: Final = 499  # as nginx counts a client that was gone before its answer
+_LIMITS: Final = b"x-ratelimit-"
+
+LEFT: Final = 499
+"""The status of a client that was gone before its answer, as nginx has it."""
 
 
 @dataclass(slots=True)
@@ -23,27 +30,36 @@ class Account:
     """One request from its coming to its end. What isn't known, it may never have come to.
 
     `status` is that of the head that was sent; `failed` says what went wrong, in a stream's
-    midst too, and `left` that the client was gone before the end. `run` is there where the
-    pipeline was asked; a request that was refused before has none.
+    midst too, and `left` that the client was gone before the end. `first` is when the body began,
+    pings aside. `run` is there where the pipeline was asked; a request that was refused before
+    has none. `told` are headers about the key's own limits, in place of an upstream's about its
+    own; `overheard` is there where it matters what an answer took that doesn't say so.
     """
 
     api: Api
     started: float = field(default_factory=time.perf_counter)
+    first: float | None = None
     seconds: float = 0.0
     caller: Caller = ANYONE
     asked: ChatRequest | None = None
     run: AnyRun | None = None
-    status: int = _LEFT
+    status: int = LEFT
     failed: str | None = None
     left: bool = False
     cached: bool = False
+    told: Mapping[str, str] = field(default_factory=dict)
+    overheard: Overheard | None = None
 
     def heard(self, send: Send) -> Send:
-        """`send`, with the status of the head that goes through it written down."""
+        """`send`, with what goes through it written down: the head's status, the body's begin."""
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
+                if self.told:
+                    message = {**message, "headers": _limits_told(message["headers"], self.told)}
+            elif self.first is None and message.get("body") not in _NOTHING:
+                self.first = time.perf_counter()
             await send(message)
 
         return sent
@@ -53,6 +69,11 @@ class Account:
         self.seconds = time.perf_counter() - self.started
         for observer in observers:
             observer.note(self)
+
+
+def _limits_told(headers: Iterable[tuple[bytes, bytes]], told: Mapping[str, str]) -> Any:
+    others = [pair for pair in headers if not pair[0].startswith(_LIMITS)]
+    return others + [(name.encode(), value.encode()) for name, value in told.items()]
 
 
 class Observer(Protocol):

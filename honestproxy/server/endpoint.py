@@ -14,13 +14,14 @@ from honestproxy.pipeline import AnyRun
 from honestproxy.server.account import Account, Api
 from honestproxy.server.answering import Answering, Writer, headers_of, json_body, refuse
 from honestproxy.server.traces import Recording, wanted
+from honestproxy.server.usage import Overheard
 from honestproxy.types import ChatRequest
 
 if TYPE_CHECKING:
     from honestproxy.server.service import Service
 
-
 Begin = Callable[[], Awaitable[AnyRun]]
+
 
 class Endpoint(ABC):
     """An ASGI endpoint that the pipeline of the scope's `service` answers."""
@@ -51,8 +52,13 @@ class Endpoint(ABC):
         """Read the request, wait for its place, and let the pipeline answer."""
         service: Service = scope["service"]
         headers = headers_of(scope)
-        account.caller = service.access.caller(headers)
+        account.caller = caller = scope["caller"]
+        account.told = service.access.admitted(caller)
+        if caller.id is not None:
+            account.overheard = Overheard()
+            send = account.overheard.hearing(send)
         body = await json_body(receive, headers, service.settings.max_body_bytes)
+        body = caller.confined(body)
         account.asked = asked = self.read(body, headers)
         asked.query = scope["query_string"].decode("latin-1")
         async with service.admission.place(account.caller):
@@ -60,12 +66,6 @@ class Endpoint(ABC):
             writer = self.writer(asked)
             if wanted(scope, headers):
                 writer = recording = Recording(writer, service.traces)
-            answering = Answering(receive, send, service.settings, writer)
-            try:
-                await answering.answer(
-                    begin,
-                    streamed=asked.streamed,
-                    explained=partial(service.catalog.explained, request=asked),
             begin: Begin = partial(_begun, service, account, headers, recording)
             lookup = None
             if service.answers is not None and recording is None:
@@ -75,28 +75,37 @@ class Endpoint(ABC):
                 if await lookup.replayed(send):
                     return
                 send = lookup.heard(send)
+            answering = Answering(receive, send, service.settings, writer)
+            try:
+                await answering.answer(
+                    begin,
+                    streamed=asked.streamed,
+                    explained=partial(service.catalog.explained, request=asked, caller=caller),
                 )
             finally:
                 account.failed, account.left = answering.failed, answering.left
                 if recording is not None:
                     recording.keep()
-
-
-async def _begun(
-    service: Service, account: Account, headers: Mapping[str, str], recording: Recording | None
-) -> AnyRun:
-    """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
                 if lookup is not None:
                     lookup.keep()
 
 
 async def _given(run: AnyRun) -> AnyRun:
     return run
+
+
+async def _begun(
+    service: Service, account: Account, headers: Mapping[str, str], recording: Recording | None
+) -> AnyRun:
+    """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
     assert account.asked is not None  # noqa: S101 - has been read by now
     resolved = await service.catalog.resolved(account.asked)
+    account.caller.check_model(resolved.model)
     request, arm = service.experiment.assigned(resolved, headers)
     account.asked = request
-    account.run = run = service.pipeline.run(request)
+    run = service.pipeline.run(request)
+    account.caller.check_strategy(run.honesty.trace.strategy)
+    account.run = run
     run.honesty.trace.arm = arm
     if recording is not None:
         recording.run = run

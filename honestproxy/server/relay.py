@@ -13,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.server.account import Account
-from honestproxy.server.answering import Watched, headers_of, refuse
+from honestproxy.server.answering import Watched, headers_of, json_body, refuse
+from honestproxy.server.caller import Caller
+from honestproxy.server.usage import Overheard
 from honestproxy.wire.reply import ChatWriter
 from honestproxy.wire.request import FORWARDED
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_READING: Final = ("GET", "HEAD")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 _ALSO_FORWARDED: Final = frozenset(
     {
@@ -59,13 +62,18 @@ class Relay:
         """The upstream's answer passed on. Raises HonestProxyError before anything was sent."""
         service: Service = scope["service"]
         upload = _Upload(receive, headers_of(scope))
-        account.caller = service.access.caller(upload.headers)
+        account.caller = caller = scope["caller"]
+        account.told = service.access.admitted(caller)
+        if caller.id is not None:
+            account.overheard = upload.overheard = Overheard()
+            send = account.overheard.hearing(send)
+            await _check(caller, scope["method"], upload, service.settings.max_body_bytes)
         async with service.admission.place(account.caller):
             with Watched(receive, upload.is_over) as watched:
                 try:
                     exchange = await self._open(scope, upload)
                     try:
-                        await _passed_on(exchange, send)
+                        account.failed = await _passed_on(exchange, send)
                     finally:
                         exchange.close()
                 finally:
@@ -87,6 +95,15 @@ class Relay:
         return await relay(method, _path(scope), sent, upload.body())
 
 
+async def _check(caller: Caller, method: str, upload: _Upload, limit: int) -> None:
+    """Raise Forbidden for what the key is not for: whatever is relayed is answered raw."""
+    if method in _READING:
+        return
+    caller.check_strategy("raw")
+    if caller.models is not None:
+        caller.check_relayed(upload.hold(caller.confined(await upload.whole(limit))))
+
+
 def _path(scope: Scope) -> str:
     """The path below the upstream's base, as the client wrote it, with its query."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -100,19 +117,35 @@ def _path(scope: Scope) -> str:
 class _Upload:
     """The request's body on its way up, never held whole."""
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
+    def __init__(self, receive: Receive, headers: dict[str, str]) -> None:
         self.headers = headers
         self._receive = receive
         length = headers.get("content-length", "0")
         self._comes = "transfer-encoding" in headers or length != "0"
+        self._held: bytes | None = None
+        self.overheard: Overheard | None = None
 
     def is_over(self) -> bool:
         """Whether all of it has come, so that what comes next is the client's leaving."""
         return not self._comes
 
-    def body(self) -> AsyncGenerator[bytes, None] | None:
-        """The parts as they come; None where the request has no body."""
-        return self._parts() if self._comes else None
+    def body(self) -> AsyncGenerator[bytes, None] | bytes | None:
+        """The parts as they come, or what is held; None where the request has no body."""
+        return self._parts() if self._comes else self._held
+
+    async def whole(self, limit: int) -> bytes:
+        """All of it, where it is JSON. Raises InvalidRequest where it isn't, or is too large."""
+        body = await json_body(self._receive, self.headers, limit) if self._comes else b""
+        self._comes = False
+        return body
+
+    def hold(self, body: bytes) -> bytes:
+        """Send this in the place of what came."""
+        self._held = body or None
+        self._count(body)
+        self.headers["content-length"] = str(len(body))
+        self.headers.pop("transfer-encoding", None)
+        return body
 
     async def _parts(self) -> AsyncGenerator[bytes, None]:
         while self._comes:
@@ -121,11 +154,17 @@ class _Upload:
                 raise ConnectionResetError("the client left before its request was complete")
             self._comes = message.get("more_body", False)
             if part := message.get("body"):
+                self._count(part)
                 yield part
 
+    def _count(self, part: bytes) -> None:
+        is_json = "json" in self.headers.get("content-type", "")
+        if self.overheard is not None and is_json:
+            self.overheard.asked += len(part)
 
-async def _passed_on(exchange: Any, send: Send) -> None:
-    """Status, headers and body as they come. A body that breaks off is seen to break off."""
+
+async def _passed_on(exchange: Any, send: Send) -> str | None:
+    """Status, headers and body as they come; where the body broke off, as is seen, says why."""
     headers = [*_kept(exchange.headers), *_TOLD]
     await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
     try:
@@ -135,10 +174,11 @@ async def _passed_on(exchange: Any, send: Send) -> None:
     except HonestProxyError as error:
         log.warning("%s", error.message)
         if not exchange.headers.get("content-type", "").startswith("text/event-stream"):
-            return  # without an end, so that the server drops the connection, as the upstream did
+            return error.message  # without an end: the server drops the connection, like upstream
         await send({"type": "http.response.body", "body": ChatWriter().error(error)})
-        return
+        return error.message
     await send({"type": "http.response.body", "body": b""})
+    return None
 
 
 def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -13,8 +13,10 @@ from honestproxy.server.admission import Admission
 from honestproxy.server.cache import AnswerCache, answer_cache
 from honestproxy.server.caller import Access
 from honestproxy.server.catalog import Catalog
+from honestproxy.server.door import Door, door
 from honestproxy.server.experiment import Experiment
 from honestproxy.server.guard import Guard
+from honestproxy.server.metrics import Metrics
 from honestproxy.server.traces import LastTraces
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
@@ -35,20 +37,18 @@ class Service:
         self.pipeline = Pipeline(backend or backends.load(settings), settings)
         self.catalog = Catalog(self.pipeline, settings)
         self.guard = Guard(settings.host, settings.allowed_hosts)
-        self.access: Access = Open()
+        self.access: Access = door(settings.keys, before.access if before else None)
         self.experiment = Experiment(settings)
         if before and before.experiment.is_like(self.experiment):
             self.experiment = before.experiment
         self.admission = Admission(settings)
         self.traces: LastTraces = before.traces if before else LastTraces()
+        counted = (before and before.metrics) or Metrics()
+        self.metrics: Metrics | None = counted if settings.metrics else None
         self.observers: tuple[Observer, ...] = (self.experiment,)
+        if self.metrics is not None:
+            self.observers += (self.metrics,)
         self.lasting: tuple[Lasting, ...] = ()
-        self._requests = 0
-        self._retired: asyncio.Event | None = None
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While one request is answered here."""
         if isinstance(self.access, Door):
             self.observers += (self.access.meters,)
             self.lasting += (self.access,)
@@ -56,6 +56,12 @@ class Service:
         self.answers: AnswerCache | None = answer_cache(settings, self.pipeline.prompts, *known)
         if self.answers is not None:
             self.lasting += (self.answers.store,)
+        self._requests = 0
+        self._retired: asyncio.Event | None = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While one request is answered here."""
         self._requests += 1
         try:
             yield
