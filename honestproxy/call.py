@@ -149,7 +149,13 @@ async def timed(step: Step, run: Awaitable[ChatResponse], seconds: float) -> Cha
 
 
 def failure(step: Step, error: Exception, seconds: float) -> HonestProxyError:
-    """What went wrong in a step, as an error of ours."""
+    """What went wrong in a step, as an error of ours; of which kind it is, the step tells."""
+    ours = _ours(step, error, seconds)
+    step.failure = type(ours).code or str(ours.status)  # an instance's code may be an upstream's
+    return ours
+
+
+def _ours(step: Step, error: Exception, seconds: float) -> HonestProxyError:
     if isinstance(error, HonestProxyError):
         return error
     if isinstance(error, TimeoutError):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from honestproxy.types import ChatRequest, ChatResponse, Doubts, Outcome, Usage
+from honestproxy.types import ChatRequest, ChatResponse, Chunk, Doubts, Outcome, Usage
 
 
 @dataclass(slots=True)
 class Step:
     """One call of a turn: what was sent, what came back, what it cost.
 
-    `scores`: what was read inside the model before, and the opening that came of it.
+    `error` says what went wrong, perhaps in an upstream's words; `failure` of which kind that is:
+    one of our errors' codes, or an upstream's status. `scores`: what was read inside the model
+    before, and the opening that came of it. `last`: an answer's last chunks, where it was passed
+    on unread and has no `response`.
     """
 
     name: str
@@ -26,7 +29,9 @@ class Step:
     usage: Usage | None = None
     seconds: float | None = None
     error: str | None = None
+    failure: str | None = None
     scores: Mapping[str, Any] | None = None
+    last: Sequence[Chunk] = ()
 
     def summary(self) -> dict[str, Any]:
         """The step as the `honesty` object lists it."""
@@ -42,7 +47,8 @@ class Step:
 class Trace:
     """The calls of one request, in the order they were started.
 
-    `arm` is that of a live experiment, where the request has fallen to one.
+    `arm` is that of a live experiment, where the request has fallen to one. `watch` is told of
+    each step right before it is sent, and may add headers to its request.
     """
 
     strategy: str
@@ -51,8 +57,8 @@ class Trace:
     created: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
     steps: list[Step] = field(default_factory=list)
-
     ended: float | None = None
+    watch: Callable[[Step], None] | None = None
 
     @property
     def seconds(self) -> float:

@@ -261,6 +261,8 @@ class Turn:
         if prompt:
             step.prompt, step.digest = prompt.name, prompt.digest
         self.trace.steps.append(step)
+        if self.trace.watch:
+            self.trace.watch(step)
         call = Call(
             step,
             self.backend,

@@ -31,9 +31,13 @@ class Verbatim:
 
     async def complete(self) -> ChatResponse:
         """The upstream's answer, whole."""
+        self._begin()
         try:
             answer = self._backend.complete(self._step.request)
             return await timed(self._step, answer, self._seconds)
+        except asyncio.CancelledError:
+            self._step.error = "cancelled"
+            raise
         except Exception as error:
             self._step.error = str(error)
             raise
@@ -49,10 +53,11 @@ class Verbatim:
 
     async def reads(self) -> AsyncGenerator[list[Chunk], None]:
         """The same, as many at once as came at once."""
+        self._begin()
         several = getattr(self._backend, "reads", None)
         request = self._step.request
         reads = several(request) if several else singly(self._backend.stream(request))
-        last: deque[Chunk] = deque(maxlen=3)  # one of them tells the usage
+        self._step.last = last = deque[Chunk](maxlen=3)  # one of them tells the usage
         deadline = asyncio.get_running_loop().time() + self._seconds
         try:
             while True:
@@ -64,6 +69,9 @@ class Verbatim:
                 yield chunks
         except StopAsyncIteration:
             pass
+        except (asyncio.CancelledError, GeneratorExit):
+            self._step.error = "cancelled"
+            raise
         except Exception as error:  # noqa: BLE001 - becomes one of ours
             self._step.error = str(error)
             raise failure(self._step, error, self._seconds) from None
@@ -75,6 +83,10 @@ class Verbatim:
     async def accepted(self) -> None:
         """Never before the first chunk, which says so."""
         await asyncio.Event().wait()
+
+    def _begin(self) -> None:
+        if watch := self.honesty.trace.watch:
+            watch(self._step)
 
     def _end(self) -> None:
         trace = self.honesty.trace
