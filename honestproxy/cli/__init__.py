@@ -14,6 +14,7 @@ from honestproxy.cli import (
     doctor,
     introspect,
     judge,
+    keys,
     mc,
     models,
     prompts,
@@ -55,6 +56,7 @@ app.command()(report.report)
 app.command()(mc.mc)
 app.add_typer(judge.app, name="judge")
 app.add_typer(introspect.app, name="introspect")
+app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
 app.command()(doctor.doctor)

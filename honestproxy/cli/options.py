@@ -44,12 +44,13 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def with_settings(*more: str) -> Callable[[Command], Command]:
+def with_settings(*more: str, common: tuple[str, ...] = COMMON) -> Callable[[Command], Command]:
     """Give a command `settings`, with flags for the common ones and those named in `more`.
 
-    The command's first parameter is replaced by `--config` and a flag for each setting.
+    The command's first parameter is replaced by `--config` and a flag for each setting. A flag
+    that would do nothing in a command isn't among its `common` ones.
     """
-    names = COMMON + more
+    names = common + more
 
     def wrap(command: Command) -> Command:
         def run(**values: Any) -> None:
@@ -97,15 +98,16 @@ def _dressed(run: Command, command: Command, parameters: list[inspect.Parameter]
 
 
 def _flag(name: str) -> inspect.Parameter:
-    """A text option; Settings reads and checks it, wherever it came from."""
+    """A text option, or a switch for what is off by default; Settings reads and checks it."""
     field = Settings.model_fields[name]
+    is_switch = field.default is False
     option = typer.Option(
         "--" + name.replace("_", "-"),
         help=f"{field.description}{_shown(field.default)}",
-        metavar=_metavar(name, field.annotation),
+        metavar=None if is_switch else _metavar(name, field.annotation),
         show_default=False,
     )
-    return _keyword(name, Annotated[str | None, option])
+    return _keyword(name, Annotated[bool | None if is_switch else str | None, option])
 
 
 def _metavar(name: str, annotation: Any) -> str:

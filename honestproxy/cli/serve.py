@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import ipaddress
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from honestproxy.cli import question
@@ -34,6 +32,8 @@ FLAGS = (
     "experiment",
     "experiment_header",
     "allowed_hosts",
+    "keys",
+    "allow_open",
     "on_failure",
     "reply",
     "usage",
@@ -66,6 +66,7 @@ _IN_THE_WAY = {
 def serve(settings: Settings, as_json: Json = False) -> None:
     """Start the proxy: point any OpenAI SDK's base_url at it."""
     question.check(settings)
+    check_exposure(settings)
     with listening(settings.host, settings.port) as listener:
         _run(_serve(settings, listener, as_json=as_json))
 
@@ -99,11 +100,25 @@ def url_of(host: str, port: int) -> str:
     )
 
 
+def check_exposure(settings: Settings) -> None:
+    """Raise SettingsError where whoever reaches this machine could spend the upstream's key.
+
+    A name that isn't an address counts as open: where it leads may change.
+    """
+    if is_loopback(settings.host) or settings.keys or settings.allow_open:
+        return
+    raise SettingsError(
+        f"host {settings.host!r} can be reached from other machines, and this proxy has no keys: "
+        "make one with `honestproxy keys create --keys keys.jsonl` and serve with "
+        "`--keys keys.jsonl`, or say `--allow-open` if everyone who reaches it may use it"
+    )
+
+
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it; a name that isn't an address counts as open."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    """Whether only this machine can reach it."""
+    from honestproxy.server import guard  # and with it all that serving needs
+
+    return guard.is_loopback(host)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
@@ -190,10 +205,10 @@ def _say_hello(
     )
     if model is None:
         _warn(f"{safe(trouble)}; put the name of one of its models for MODEL")
-    if not is_loopback(settings.host):
+    if settings.allow_open and not is_loopback(settings.host):
         _warn(
-            f"listening on {settings.host}: whoever reaches this machine can use the upstream "
-            "with your key"
+            f"listening on {settings.host} without keys: whoever reaches this machine can use the "
+            "upstream with your key"
         )
 
 

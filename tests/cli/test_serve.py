@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from honestproxy.cli.serve import is_loopback, url_of
+from honestproxy.cli.serve import url_of
 
 GOLD = ("--upstream", "played:gold", "--port", "0")
 ANSWERS_WITHIN = 20
@@ -119,9 +119,17 @@ def test_with_a_url_upstream_it_is_ready_without_torch():
 
 
 def test_it_warns_where_other_machines_can_reach_it():
-    with serving(*GOLD, "--host", "0.0.0.0") as process:
+    with serving(*GOLD, "--host", "0.0.0.0", "--allow-open") as process:
         assert "127.0.0.1" in process.stdout.readline()
         assert "listening on 0.0.0.0" in process.stderr.readline()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "proxy.example", ""])
+def test_without_keys_it_listens_on_this_machine_alone(cli, host):
+    done = cli("serve", *GOLD, "--host", host)
+    assert done.exit_code == 2
+    assert "honestproxy keys create" in done.stderr
+    assert "--allow-open" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -135,8 +143,3 @@ def test_it_warns_where_other_machines_can_reach_it():
 )
 def test_the_url_is_one_that_a_client_can_use(host, url):
     assert url_of(host, 8400) == url
-
-
-def test_loopback_is_told_from_the_rest():
-    assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
-    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.2", "example.org"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from honestproxy.server.guard import Guard
+from honestproxy.server.guard import Guard, is_loopback
 from tests.proxy import ask, proxy, script
 
 HERE = ["127.0.0.1:8400", "localhost", "[::1]:8400", "proxy.localhost:1", "127.1.2.3", "testserver"]
@@ -51,3 +51,8 @@ def test_where_others_may_reach_it_their_names_for_it_count() -> None:
     scope = {"method": "GET", "client": ("10.0.0.1", 1), "headers": [(b"host", b"proxy.lan")]}
     assert Guard("0.0.0.0", ()).refusal(scope) is None
     assert Guard("127.0.0.1", ()).refusal(scope) is not None
+
+
+def test_loopback_is_told_from_the_rest() -> None:
+    assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "", "192.168.1.2", "example.org"]))
