@@ -31,6 +31,7 @@ FORBIDDEN = {
     "settings": ["wire", "turn", "pipeline", "strategies", "backends", "server"],
     "wire": ["backends", "turn", "pipeline", "strategies", "server"],
     "backends": ["turn", "pipeline", "strategies", "server"],
+    "store": ["trace", "call", "run", *ABOVE],
     "turn": ["wire", "pipeline", "strategies", "backends", "server"],
     "strategies": ["wire", "pipeline", "backends", "server"],
     "several": ["wire", "pipeline", "run", "weighing", "strategies", "backends", "server"],
@@ -55,6 +56,8 @@ HEAVY = {
     "uvicorn": "cli/serve",
     "typer": "cli",
     "rich": "cli",
+    "sqlalchemy": "store",
+    "alembic": "store",
 }
 """Packages that only one part may import. The doctor may ask torch what it can do."""
 

@@ -20,4 +20,6 @@ def own(settings: Settings | None, strategy: str | None) -> Settings:
     given = settings or Settings()
     free = {name: value for name, value in _UNBOUND.items() if name not in given.model_fields_set}
     chosen = {} if strategy is None else {"strategy": strategy}
-    return given.model_copy(update={**free, **chosen})
+    # A wrapped client writes nothing down, whatever the settings say that it shares with a server.
+    silent = {"traces": "off", "trace_store": None}
+    return given.model_copy(update={**free, **chosen, **silent})

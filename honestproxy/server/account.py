@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from starlette.types import Message, Send
 
@@ -14,6 +14,10 @@ from honestproxy.server.caller import ANYONE, Caller
 from honestproxy.server.usage import Overheard
 from honestproxy.types import ChatRequest
 from honestproxy.wire.reply import PING
+
+if TYPE_CHECKING:
+    from honestproxy.server.telemetry import Spans
+    from honestproxy.server.traces import Recording
 
 _NOTHING: Final = (b"", None, PING)
 
@@ -31,9 +35,11 @@ class Account:
 
     `status` is that of the head that was sent; `failed` says what went wrong, in a stream's
     midst too, and `left` that the client was gone before the end. `first` is when the body began,
-    pings aside. `run` is there where the pipeline was asked; a request that was refused before
+    pings aside; `request_id` is the client's own. `spans` are OpenTelemetry's, where they are
+    wanted. `run` is there where the pipeline was asked; a request that was refused before
     has none. `told` are headers about the key's own limits, in place of an upstream's about its
-    own; `overheard` is there where it matters what an answer took that doesn't say so.
+    own; `overheard` is there where it matters what an answer took that doesn't say so, and
+    `recording` where texts are to be kept.
     """
 
     api: Api
@@ -47,8 +53,11 @@ class Account:
     failed: str | None = None
     left: bool = False
     cached: bool = False
+    spans: Spans | None = None
+    request_id: str | None = None
     told: Mapping[str, str] = field(default_factory=dict)
     overheard: Overheard | None = None
+    recording: Recording | None = None
 
     def heard(self, send: Send) -> Send:
         """`send`, with what goes through it written down: the head's status, the body's begin."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from honestproxy import backends
+from honestproxy.errors import HonestProxyError
 from honestproxy.pipeline import Pipeline
 from honestproxy.server.account import Lasting, Observer
 from honestproxy.server.admission import Admission
@@ -16,10 +19,18 @@ from honestproxy.server.catalog import Catalog
 from honestproxy.server.door import Door, door
 from honestproxy.server.experiment import Experiment
 from honestproxy.server.guard import Guard
+from honestproxy.server.limits import today
 from honestproxy.server.metrics import Metrics
+from honestproxy.server.redaction import Redaction
+from honestproxy.server.telemetry import Telemetry
 from honestproxy.server.traces import LastTraces
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
+
+if TYPE_CHECKING:
+    from honestproxy.server.tracestore import TraceStore
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -41,14 +52,20 @@ class Service:
         self.experiment = Experiment(settings)
         if before and before.experiment.is_like(self.experiment):
             self.experiment = before.experiment
-        self.admission = Admission(settings)
+        self.admission = before.admission if before else Admission(settings)
         self.traces: LastTraces = before.traces if before else LastTraces()
+        self.redaction = Redaction(settings.redact)
+        self.store: TraceStore | None = _trace_store(settings, before.store if before else None)
+        self.keeps_texts = self.store is not None and settings.traces == "texts"
         counted = (before and before.metrics) or Metrics()
         self.metrics: Metrics | None = counted if settings.metrics else None
         self.observers: tuple[Observer, ...] = (self.experiment,)
         if self.metrics is not None:
             self.observers += (self.metrics,)
         self.lasting: tuple[Lasting, ...] = ()
+        if self.store is not None:
+            self.observers += (self.store.notes(settings, self.redaction),)
+            self.lasting += (self.store,)
         if isinstance(self.access, Door):
             self.observers += (self.access.meters,)
             self.lasting += (self.access,)
@@ -56,6 +73,11 @@ class Service:
         self.answers: AnswerCache | None = answer_cache(settings, self.pipeline.prompts, *known)
         if self.answers is not None:
             self.lasting += (self.answers.store,)
+        spans_before = before.telemetry if before else None
+        self.telemetry: Telemetry | None = Telemetry.of(settings, spans_before)
+        if self.telemetry is not None:
+            self.observers += (self.telemetry,)
+            self.lasting += (self.telemetry.sender,)
         self._requests = 0
         self._retired: asyncio.Event | None = None
 
@@ -85,6 +107,7 @@ class Service:
         """Load what takes its time, and begin what lasts; what is there already stays."""
         for part in self.lasting:
             await part.start()
+        await self._recall()
         warm_up = getattr(self.pipeline.backend, "load", None)
         if warm_up is not None:
             await warm_up()
@@ -95,3 +118,21 @@ class Service:
         for part in self.lasting:
             if other is None or part not in other.lasting:
                 await part.aclose()
+
+    async def _recall(self) -> None:
+        """Tell the door what its keys have spent today, before this process began."""
+        if self.store is None or not isinstance(self.access, Door):
+            return
+        try:
+            self.access.meters.seed(await self.store.spent(today()))
+        except HonestProxyError as error:
+            log.warning("what keys have spent today isn't known: %s", error.message)
+
+
+def _trace_store(settings: Settings, before: TraceStore | None) -> TraceStore | None:
+    """The store that the settings name. Raises SettingsError for a URL that names none."""
+    if settings.trace_store is None or settings.traces == "off":
+        return None
+    from honestproxy.server.tracestore import opened  # brings SQLAlchemy with it
+
+    return opened(settings.trace_store, settings.trace_days, before)

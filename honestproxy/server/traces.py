@@ -1,42 +1,43 @@
-"""Traces with their texts, kept a while for who asks on this machine; `GET /v1/honesty/traces/…`.
+"""Traces to be read again: the last ones in memory, others from the store.
 
-A request that carries `X-Honesty-Trace: keep` has what each step sent and got back kept in memory.
-Texts are private, so both keeping and reading are for this machine's own clients alone.
+A request that carries `X-Honesty-Trace: keep` has what each step sent and got back kept in memory;
+where there is a store, its row has the texts as well. Texts are private: with keys of the proxy's
+own, only the key that made a trace reads it, and without any, only this machine's own clients do.
+`GET|DELETE /v1/honesty/traces/{id}`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Scope
 
 from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest
 from honestproxy.pipeline import AnyRun
-from honestproxy.server.answering import Writer, headers_of
-from honestproxy.server.guard import is_loopback
+from honestproxy.server.answering import Writer
+from honestproxy.server.caller import ANYONE, may_keep, may_read
+from honestproxy.server.guard import is_from_here
+from honestproxy.server.redaction import Redaction
 from honestproxy.trace import Honesty, Step
 from honestproxy.types import ChatResponse, Chunk, write
 
+if TYPE_CHECKING:
+    from honestproxy.server.tracestore import TraceStore
+
 HEADER: Final = "x-honesty-trace"
-_PASSED_ON: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
+_PATH: Final = "/v1/honesty/traces"
 
 router = APIRouter(include_in_schema=False)
 
 
-class Traces(Protocol):
-    """Where traces are kept, as JSON."""
+class Kept(NamedTuple):
+    """A trace as JSON, and the id of the key that it was made with."""
 
-    def keep(self, name: str, trace: bytes) -> None:
-        """Keep a trace under its id."""
-        ...
-
-    def find(self, name: str) -> bytes | None:
-        """The trace of that id, while it is kept."""
-        ...
+    trace: bytes
+    key: str | None = None
 
 
 class LastTraces:
@@ -45,33 +46,56 @@ class LastTraces:
     def __init__(self, most: int = 200, room: int = 32_000_000) -> None:
         self._most = most
         self._room = room
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._size = 0
 
-    def keep(self, name: str, trace: bytes) -> None:
+    def keep(self, name: str, kept: Kept) -> None:
         """Keep a trace; the oldest ones make room for it, and one that is too large isn't kept."""
-        self._size -= len(self._kept.pop(name, b""))
-        if len(trace) > self._room:
+        self.discard(name)
+        if len(kept.trace) > self._room:
             return
-        self._kept[name] = trace
-        self._size += len(trace)
+        self._kept[name] = kept
+        self._size += len(kept.trace)
         while len(self._kept) > self._most or self._size > self._room:
-            _, oldest = self._kept.popitem(last=False)
-            self._size -= len(oldest)
+            self.discard(next(iter(self._kept)))
 
-    def find(self, name: str) -> bytes | None:
+    def find(self, name: str) -> Kept | None:
         """The trace of that id, while it is kept."""
         return self._kept.get(name)
 
+    def discard(self, name: str) -> bool:
+        """Forget a trace; whether there was one."""
+        gone = self._kept.pop(name, None)
+        self._size -= len(gone.trace) if gone else 0
+        return gone is not None
+
 
 class Recording:
-    """A writer that listens to what it writes, and keeps the trace as the answer ends."""
+    """A writer that listens to what it writes, so that the trace can be told with its texts.
 
-    def __init__(self, writer: Writer, traces: Traces) -> None:
+    `size` is that of the request's body. With `traces`, it is kept there as the answer ends.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        redaction: Redaction,
+        size: int = 0,
+        traces: LastTraces | None = None,
+        key: str | None = None,
+    ) -> None:
         self.run: AnyRun | None = None
+        self.size = size
         self._writer = writer
+        self._redaction = redaction
         self._traces = traces
-        self._heard: list[str] = []
+        self._key = key
+        self._chunks: list[Chunk] = []
+
+    @property
+    def heard(self) -> str:
+        """The text of an answer that was passed on unread."""
+        return "".join(chunk.text for chunk in self._chunks)
 
     def whole(self, response: ChatResponse) -> bytes:
         """The answer as a body."""
@@ -81,7 +105,8 @@ class Recording:
     def events(self, chunk: Chunk) -> bytes:
         """What a chunk means for the stream."""
         if self.run is not None and self.run.verbatim:  # other runs know their own texts
-            self._heard.append(chunk.text)
+            self._chunks.append(chunk)
+            self.size += len(chunk.event or b"")
         return self._writer.events(chunk)
 
     def end(self) -> bytes:
@@ -95,53 +120,71 @@ class Recording:
         return self._writer.error(error)
 
     def keep(self) -> None:
-        """Keep the trace as it is now."""
-        if self.run is not None:
+        """Keep the trace as it is now, where it is kept in memory."""
+        if self._traces is not None and self.run is not None:
             honesty = self.run.honesty
-            self._traces.keep(honesty.trace.id, told(honesty, "".join(self._heard)))
+            trace = told(honesty, self.heard, self._redaction)
+            self._traces.keep(honesty.trace.id, Kept(trace, self._key))
 
 
-def told(honesty: Honesty, heard: str = "") -> bytes:
+def told(honesty: Honesty, heard: str, redaction: Redaction) -> bytes:
     """A trace as JSON: the `honesty` object, its steps with what was sent and what came back.
 
     `heard` is the text of an answer that was passed on unread.
     """
     steps = [_step(step, heard) for step in honesty.trace.steps]
     head = {"object": "honesty.trace", "created": honesty.trace.created}
-    return write({**head, **honesty.body(), "steps": steps})
+    return write(redaction.value({**head, **honesty.body(), "steps": steps}))
 
 
 def wanted(scope: Scope, headers: Mapping[str, str]) -> bool:
-    """Whether this request's trace is to be kept."""
-    return headers.get(HEADER) == "keep" and is_from_here(scope)
+    """Whether this request's texts are to be kept, as its client wishes and may wish."""
+    return headers.get(HEADER) == "keep" and may_keep(scope, scope["caller"])
 
 
-def is_from_here(scope: Scope) -> bool:
-    """Whether a client on this machine asks, not one far away through a proxy or a page of its own.
-
-    A site that points its name at 127.0.0.1 comes from here, too, but calls us by that name.
-    """
-    headers = headers_of(scope)
-    client, host = scope.get("client"), f"//{headers.get('host', '')}"
-    if client is None or _PASSED_ON & headers.keys():
-        return False
-    try:
-        name = urlsplit(host).hostname or ""
-    except ValueError:
-        return False
-    return is_loopback(client[0]) and is_loopback(name)
+@router.get(_PATH)
+async def status(request: Request) -> dict[str, Any]:
+    """What became of the traces since the start: written, shed, and still under way."""
+    if request.scope["caller"] is ANYONE and not is_from_here(request.scope):
+        raise Forbidden("traces are for clients on the proxy's own machine")
+    store: TraceStore | None = request.scope["service"].store
+    counts = {name: getattr(store, name, 0) for name in ("written", "shed", "pending")}
+    return {"object": "honesty.traces", "stored": store is not None, **counts}
 
 
-@router.get("/v1/honesty/traces/{name}")
+@router.get(_PATH + "/{name}")
 async def trace(request: Request, name: str) -> Response:
-    """What each step of one request sent and got back."""
-    if not is_from_here(request.scope):
+    """What each step of one request sent and got back; without texts, what else is known."""
+    kept = await _found(request, name)
+    return Response(
+        kept.trace, media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+@router.delete(_PATH + "/{name}")
+async def forget(request: Request, name: str) -> Response:
+    """Delete a trace, wherever it is kept."""
+    await _found(request, name)
+    service = request.scope["service"]
+    service.traces.discard(name)
+    if service.store is not None:
+        await service.store.discard(name)
+    return Response(status_code=204)
+
+
+async def _found(request: Request, name: str) -> Kept:
+    """The trace, for who may read it. Raises Forbidden or InvalidRequest."""
+    scope, service = request.scope, request.scope["service"]
+    caller = scope["caller"]
+    if caller is ANYONE and not is_from_here(scope):
         raise Forbidden("texts of traces are for clients on the proxy's own machine")
-    found = request.scope["service"].traces.find(name)
-    if found is None:
+    kept: Kept | None = service.traces.find(name)
+    if kept is None and service.store is not None:
+        kept = await service.store.find(name)
+    if kept is None or not may_read(scope, caller, kept.key):
         message = f"no trace {name!r} is kept; ask with the header X-Honesty-Trace: keep"
         raise InvalidRequest(message, status=404, code="trace_not_found")
-    return Response(found, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return kept
 
 
 def _step(step: Step, heard: str) -> Mapping[str, Any]:

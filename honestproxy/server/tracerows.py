@@ -1,0 +1,144 @@
+"""A request's account as a row of the trace store: taken in a few microseconds, written later."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from honestproxy.server.redaction import Redaction
+from honestproxy.server.traces import told
+from honestproxy.server.usage import tokens
+from honestproxy.store.schema import Row
+from honestproxy.types import write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from honestproxy.server.account import Account
+    from honestproxy.trace import Honesty
+    from honestproxy.types import Doubts, Usage
+
+_MOST: Final = 2**63 - 1
+_LINE: Final = 1000
+"""Characters of a name or a reason that are stored."""
+
+_STEP: Final = 4000
+"""Bytes that a step of a trace takes beside what its client sent."""
+
+
+class Noted:
+    """What is known of a request at its end: no text, unless it was recorded."""
+
+    __slots__ = (
+        *("_doubts", "_error", "_facts", "_honesty", "_recording", "_redaction", "_upstream"),
+        *("_usages", "id", "weight"),
+    )
+
+    def __init__(self, account: Account, upstream: str, redaction: Redaction) -> None:
+        run, asked, self._recording = account.run, account.asked, account.recording
+        self._upstream, self._redaction = upstream, redaction
+        honesty = run.honesty if run else None
+        trace = honesty.trace if honesty else None
+        steps = trace.steps if trace else ()
+        self.id = trace.id if trace else uuid.uuid4().hex
+        self._usages = [step.usage for step in steps if step.usage]
+        self._doubts = honesty.doubts if honesty else None
+        self._error: str | None = None
+        self._honesty: Honesty | None = None
+        self.weight = 1
+        if self._recording is not None:
+            self._honesty, self._error = honesty, account.failed
+            self.weight = self._recording.size + _STEP * len(steps)
+        self._facts: tuple[Any, ...] = (
+            trace.created if trace else time.time() - account.seconds,
+            account.api,
+            asked.model if asked else None,
+            trace.strategy if trace else None,
+            trace.arm if trace else None,
+            honesty.outcome if honesty else None,
+            _reason(honesty, whole=self._honesty is not None) if honesty else None,
+            account.status,
+            account.failed is not None,
+            account.left,
+            asked is not None and asked.streamed,
+            account.cached,
+            account.seconds,
+            len(steps),
+            tokens(account) if account.caller.id is not None else None,
+            account.caller.id,
+        )
+
+    def row(self) -> Row:
+        """The row, with what was recorded as JSON."""
+        redaction = self._redaction
+        created, api, model, strategy, arm, outcome, reason, *rest, spent, key = self._facts
+        status, failed, left, streamed, cached, seconds, calls = rest
+        return Row(
+            id=self.id,
+            created=created,
+            api=api,
+            model=_line(model, redaction),
+            strategy=strategy,
+            arm=arm,
+            outcome=outcome,
+            reason=_line(reason, redaction),
+            status=status,
+            failed=failed,
+            client_left=left,
+            streamed=streamed,
+            cached=cached,
+            seconds=round(seconds, 4),
+            calls=calls,
+            prompt_tokens=_sum(self._usages, "prompt_tokens"),
+            completion_tokens=_sum(self._usages, "completion_tokens"),
+            total_tokens=_sum(self._usages, "total_tokens"),
+            spent_tokens=spent,
+            doubts=self._told_doubts(),
+            confidence=self._doubts.confidence if self._doubts else None,
+            upstream=self._upstream,
+            key_id=key,
+            error=_line(self._error, redaction),
+            trace=self._told(),
+        )
+
+    def _told(self) -> str | None:
+        if self._honesty is None or self._recording is None:
+            return None
+        return told(self._honesty, self._recording.heard, self._redaction).decode()
+
+    def _told_doubts(self) -> str | None:
+        if self._doubts is None:
+            return None
+        return write(_listed(self._doubts, self._redaction if self._honesty else None)).decode()
+
+
+def _listed(doubts: Doubts, redaction: Redaction | None) -> list[dict[str, Any]]:
+    """The doubts; their statements, which may repeat what was asked, only where texts are kept."""
+    if redaction is None:
+        return [{"kind": doubt.kind} for doubt in doubts.items]
+    return [{"kind": d.kind, "statement": redaction.text(d.statement)} for d in doubts.items]
+
+
+def _reason(honesty: Honesty, *, whole: bool) -> str | None:
+    """The reason; that of a step's failure in words of ours, where no text is to be kept."""
+    if whole or honesty.outcome != "draft_fallback":
+        return honesty.reason
+    failed = next((step for step in honesty.trace.steps if step.failure), None)
+    return f"{failed.name}: {failed.failure}" if failed else "a later step failed"
+
+
+def _sum(usages: Sequence[Usage], name: str) -> int | None:
+    """The sum of what upstreams told, if any told it; what isn't a number of tokens counts not."""
+    counts = [n for usage in usages if type(n := usage.get(name)) is int and 0 <= n <= _MOST]
+    return min(sum(counts), _MOST) if counts else None
+
+
+def _line(text: str | None, redaction: Redaction) -> str | None:
+    """A text as any database takes it: short, without secrets, NULs and lone surrogates."""
+    if text is None:
+        return None
+    text = redaction.text(text[:_LINE])
+    if text.isprintable() and text.isascii():
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,0 +1,1 @@
+"""Traces in a database: one row a request, SQLite or PostgreSQL."""
