@@ -1,6 +1,6 @@
 """Chaos: many requests before an upstream that fails in all ways, from clients that leave.
 
-    python benchmarks/chaos.py [--requests 20000] [--at-once 64] [--share 0.3] [--leave 0.05] [--json]
+    python benchmarks/chaos.py [--requests 20000] [--at-once 64] [--share 0.3] [--leave 0.05]
 
 A real `honestproxy serve`, with metrics and a SQLite trace store. Every request must end within
 its deadline as a right answer, a `draft_fallback`, or an error in OpenAI's shape; no answer may
@@ -34,7 +34,7 @@ SETTLED = 2.0
 _WARMING = 1000
 """Requests after which memory, files and tasks are looked at for comparison."""
 _GROWTH = 1.15
-"""Memory after all, at most so many times that after the first requests: caches fill, heaps fray."""
+"""Memory after all is at most so many times that after the first requests: heaps fray."""
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 

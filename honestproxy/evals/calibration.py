@@ -7,8 +7,8 @@ unscored. The confidence of a strategy speaks of its plain answer, so `right` sh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.evals.figures import Figure
@@ -22,6 +22,8 @@ BINS: Final = 10
 POINTS: Final = 100
 """Points of a risk-coverage curve that are kept for a plot."""
 _FOLDS: Final = 5
+RESAMPLES: Final = 1000
+LEVEL: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Calibration:
     AUROC is undefined where all answers are right, or all are wrong. Brier's score, the expected
     calibration error (ECE) and the bins need probabilities, and are undefined without.
     `aurc`, the area under the risk-coverage curve, is `risk` for a score that says nothing.
+    `intervals` has the bounds of AUROC, Brier's score and AURC, by name, where they are asked for.
     """
 
     n: int
@@ -64,17 +67,20 @@ class Calibration:
     bins_width: list[Bin]
     bins_mass: list[Bin]
     risk_coverage: list[Coverage]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def calibration(confidences: Sequence[float | None], right: Sequence[bool | None]) -> Calibration:
-    """Measures of confidences; what is no number from 0 to 1 is unscored."""
+    """Measures of confidences, with intervals; what is no number from 0 to 1 is unscored."""
     kept = [
         (confidence, good)
         for confidence, good in zip(confidences, right, strict=True)
         if good is not None and confidence is not None and 0 <= confidence <= 1
     ]
     scores = [confidence for confidence, _ in kept]
-    return _measured(scores, scores, [good for _, good in kept], len(right) - len(kept))
+    rights = [good for _, good in kept]
+    found = _measured(scores, scores, rights, len(right) - len(kept))
+    return replace(found, intervals=intervals(scores, rights))
 
 
 def length_baseline(lengths: Sequence[int | None], right: Sequence[bool | None]) -> Calibration:
@@ -92,6 +98,41 @@ def length_baseline(lengths: Sequence[int | None], right: Sequence[bool | None])
     rights = [good for _, good in kept]
     logs = [-math.log1p(length) for length, _ in kept]
     return _measured(logs, _out_of_fold(logs, rights), rights, len(right) - len(kept))
+
+
+def intervals(
+    probabilities: Sequence[float], right: Sequence[bool], *, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals at 95 %, resampled by question; in which they are defined.
+
+    The calibration error has none: resampling adds to it what it measures.
+    """
+    import numpy as np
+
+    if not len(right):
+        return {}
+    scores, good = np.asarray(probabilities, dtype=float), np.asarray(right, dtype=bool)
+    drawn = np.random.default_rng(seed).integers(len(good), size=(RESAMPLES, len(good)))
+    values = {
+        "auroc": _aurocs(scores[drawn], good[drawn]),
+        "brier": ((scores[drawn] - good[drawn]) ** 2).mean(axis=1),
+        "aurc": np.array([aurc(scores[at], good[at]).value for at in drawn], dtype=float),
+    }
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    known = {name: found[np.isfinite(found)] for name, found in values.items()}
+    bounds = {name: np.quantile(found, tails) for name, found in known.items() if len(found)}
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _aurocs(scores: Array, right: Array) -> Array:
+    """AUROC of each row, by ranks (Mann-Whitney); not a number where all are right, or none."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    good = right.sum(axis=1)
+    above = (rankdata(scores, axis=1) * right).sum(axis=1) - good * (good + 1) / 2
+    with np.errstate(invalid="ignore"):
+        return np.asarray(above / (good * (right.shape[1] - good)))
 
 
 def reliability(

@@ -181,3 +181,26 @@ def test_measures_stay_within_their_bounds(rows):
         assert found.risk_coverage[-1].risk == found.risk.value
         assert sum(one.n for one in found.bins_mass) == len(rows)
         assert found.ece_width.value <= math.sqrt(found.brier.value) + 1e-9
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_answers() -> None:
+    few, many = ([i % 10 / 10 + 0.05 for i in range(n)] for n in (40, 1000))
+    widths = []
+    for sure in (few, many):
+        found = calibration(sure, [(i * 7) % 10 / 10 < s for i, s in enumerate(sure)])
+        for name in ("auroc", "brier", "aurc"):
+            low, high = found.intervals[name]
+            assert low <= getattr(found, name).value <= high
+        low, high = found.intervals["auroc"]
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 3
+
+
+def test_of_perfect_confidence_the_interval_of_auroc_has_no_width() -> None:
+    found = calibration([0.9, 0.8, 0.2, 0.1] * 5, [True, True, False, False] * 5)
+    assert found.intervals["auroc"] == (1.0, 1.0)
+
+
+def test_where_all_are_right_auroc_has_no_interval() -> None:
+    assert "auroc" not in calibration([0.9, 0.8], [True, True]).intervals
+    assert calibration([], []).intervals == {}

@@ -12,6 +12,7 @@ from honestproxy.evals.report.table import Measure, Spec, Value
 
 CONFIDENCE: Final = "Its confidence"
 _FEWEST: Final = 2
+_UNKNOWN: Final = (None, None)
 
 _ROWS: Final = {
     "auroc": (
@@ -71,6 +72,8 @@ def rows(found: Mapping[str, tuple[Calibration, Calibration]]) -> Iterator[Measu
         values = {
             arm: Value(
                 getattr(own, key).value,
+                low=own.intervals.get(key, _UNKNOWN)[0],
+                high=own.intervals.get(key, _UNKNOWN)[1],
                 n=own.n,
                 unscored=own.unscored,
                 baseline=getattr(length, key).value,

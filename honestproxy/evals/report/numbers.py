@@ -33,8 +33,13 @@ def value(found: Value | None, unit: Unit) -> str:
 
 def interval(found: Value, measure: Measure) -> str:
     """`[55, 69]`, or of a rare event the bound that matters: `under 4 %`, `over 55 %`."""
-    if found.baseline is not None:
-        return f"(length alone {amount(found.baseline, measure.unit)})"
+    told = _bounds(found, measure)
+    if found.baseline is None:
+        return told
+    return f"{told} (length alone {amount(found.baseline, measure.unit)})".lstrip()
+
+
+def _bounds(found: Value, measure: Measure) -> str:
     if found.value is None or found.low is None or found.high is None:
         return ""
     if found.bound:
