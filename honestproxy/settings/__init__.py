@@ -9,15 +9,19 @@ from honestproxy.settings.fields import (
     Settings,
     UpstreamSettings,
 )
-from honestproxy.settings.loading import DEFAULT_CONFIG, load, nearest
+from honestproxy.settings.loading import Gathered, gather, load
+from honestproxy.settings.sources import DEFAULT_CONFIG
+from honestproxy.settings.words import nearest
 
 __all__ = [
     "DEFAULT_CONFIG",
     "DEFAULT_UPSTREAM",
     "ENV_PREFIX",
+    "Gathered",
     "ModelSettings",
     "Settings",
     "UpstreamSettings",
+    "gather",
     "load",
     "nearest",
 ]

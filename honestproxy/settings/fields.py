@@ -223,6 +223,9 @@ class Settings(BaseSettings):
         examples=["http://127.0.0.1:4318"],
     )
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+    log_level: Literal["error", "warning", "info", "debug"] = Field(
+        "warning", description="What is logged: from info on each request, from debug each call."
+    )
     answer_cache: Address | None = Field(
         None,
         description="Cache of whole answers: memory, or a redis:// URL.",
