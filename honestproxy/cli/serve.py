@@ -46,6 +46,9 @@ FLAGS = (
     "connect_timeout",
     "step_timeout",
     "max_body_bytes",
+    "log_format",
+    "log_level",
+    "otlp_endpoint",
 )
 
 _GRACE = 3
@@ -133,7 +136,9 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> None:
     from honestproxy.server import create_app
+    from honestproxy.server.logs import configure
 
+    configure(settings)
     backend = await question.loaded(settings)
     app = create_app(settings, backend)
     url = url_of(settings.host, listener.getsockname()[1])
@@ -163,6 +168,7 @@ async def _until_stopped(app: ASGIApp, listener: socket.socket, announce: Any) -
         app,
         http="httptools",
         ws="none",
+        log_config=None,  # its lines are written like ours
         log_level="warning",
         access_log=False,
         server_header=False,

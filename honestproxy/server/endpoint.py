@@ -13,6 +13,7 @@ from honestproxy.errors import HonestProxyError
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.account import Account, Api
 from honestproxy.server.answering import Answering, Writer, headers_of, json_body, refuse
+from honestproxy.server.logs import TRACE
 from honestproxy.server.traces import Recording, wanted
 from honestproxy.server.usage import Overheard
 from honestproxy.types import ChatRequest
@@ -52,6 +53,9 @@ class Endpoint(ABC):
         """Read the request, wait for its place, and let the pipeline answer."""
         service: Service = scope["service"]
         headers = headers_of(scope)
+        account.request_id = headers.get("x-request-id") or headers.get("x-client-request-id")
+        if service.telemetry is not None:
+            account.spans = service.telemetry.begin(account, scope["method"], headers)
         account.caller = caller = scope["caller"]
         account.told = service.access.admitted(caller)
         if caller.id is not None:
@@ -107,6 +111,9 @@ async def _begun(
     account.caller.check_strategy(run.honesty.trace.strategy)
     account.run = run
     run.honesty.trace.arm = arm
+    TRACE.set(run.honesty.trace.id)
+    if account.spans is not None:
+        run.honesty.trace.watch = account.spans.call
     if recording is not None:
         recording.run = run
     return run

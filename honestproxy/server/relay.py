@@ -61,7 +61,12 @@ class Relay:
     async def _relayed(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
         """The upstream's answer passed on. Raises HonestProxyError before anything was sent."""
         service: Service = scope["service"]
-        upload = _Upload(receive, headers_of(scope))
+        headers = headers_of(scope)
+        account.request_id = headers.get("x-request-id") or headers.get("x-client-request-id")
+        if service.telemetry is not None:
+            account.spans = service.telemetry.begin(account, scope["method"], headers)
+            headers = account.spans.onward(headers)
+        upload = _Upload(receive, headers)
         account.caller = caller = scope["caller"]
         account.told = service.access.admitted(caller)
         if caller.id is not None:

@@ -20,6 +20,7 @@ from honestproxy.server.door import Door, door
 from honestproxy.server.experiment import Experiment
 from honestproxy.server.guard import Guard
 from honestproxy.server.limits import today
+from honestproxy.server.logs import access_log
 from honestproxy.server.metrics import Metrics
 from honestproxy.server.redaction import Redaction
 from honestproxy.server.telemetry import Telemetry
@@ -73,6 +74,8 @@ class Service:
         self.answers: AnswerCache | None = answer_cache(settings, self.pipeline.prompts, *known)
         if self.answers is not None:
             self.lasting += (self.answers.store,)
+        if (log_of_requests := access_log(settings)) is not None:
+            self.observers += (log_of_requests,)
         spans_before = before.telemetry if before else None
         self.telemetry: Telemetry | None = Telemetry.of(settings, spans_before)
         if self.telemetry is not None:
