@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -48,6 +49,11 @@ class Faulty:
         if request.path.endswith("/models"):
             return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
         body = await request.read()
+        if not request.path.endswith("/chat/completions"):
+            is_known = not request.path.endswith("/responses")  # those are asked by chat
+            return web.json_response(
+                {"object": "list", "data": []}, status=200 if is_known else 404
+            )
         name = self._random.choice(list(FAULTS)) if self._random.random() < self._share else "good"
         self.seen[name] += 1
         self.open += 1
@@ -92,7 +98,9 @@ def events(body: bytes) -> list[bytes]:
 
 def is_streamed(body: bytes) -> bool:
     """Whether chunks are wanted."""
-    return json.loads(body).get("stream") is True
+    with suppress(ValueError, RecursionError):  # what is odder than Python takes isn't streamed
+        return json.loads(body).get("stream") is True
+    return False
 
 
 async def good(_: Faulty, request: web.Request, body: bytes) -> web.StreamResponse:
