@@ -6,11 +6,16 @@
     │   ├── UnknownModel      404  no such model here
     │   ├── Forbidden         403  the settings, or the key, don't allow it
     │   ├── RateLimited       429  the key's requests or tokens are used up for now
-    │   └── TooLarge          413  the body is over the limit
+    │   ├── TooLarge          413  the body is over the limit
+    │   ├── HeadTooLarge      431  so are the headers
+    │   └── TooSlow           408  the request doesn't come whole in time
     ├── UpstreamError         its own status: the upstream said no
     │   ├── UpstreamUnreachable   502  no connection
     │   ├── UpstreamBroken        502  a good status without a good answer
-    │   └── UpstreamTimeout       504  no answer in time
+    │   ├── UpstreamTimeout       504  no answer in time
+    │   └── UpstreamUnavailable   503  left alone, after failing again and again
+    ├── Overloaded            429  no place for the request in time
+    ├── Stopping              503  the proxy is being stopped
     ├── StepFailed            502  a step's reply can't be used (empty, cut off, refused)
     ├── BackendError          500  a backend can't start or run here
     │   └── ModelUnavailable       its files are missing or broken
@@ -117,6 +122,19 @@ class TooLarge(InvalidRequest):
     status = 413
 
 
+class HeadTooLarge(InvalidRequest):
+    """The request line and headers are over the limit."""
+
+    status = 431
+
+
+class TooSlow(InvalidRequest):
+    """The request didn't come whole in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class UpstreamError(HonestProxyError):
     """The upstream answered with an error: its status, headers and body are kept."""
 
@@ -159,6 +177,28 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     code = "upstream_timeout"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The upstream has failed again and again, and is left alone; `Retry-After` says until when."""
+
+    status = 503
+    code = "upstream_unavailable"
+
+
+class Overloaded(HonestProxyError):
+    """There is no place for the request in time; `Retry-After` says when there may be one."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+
+
+class Stopping(HonestProxyError):
+    """The proxy is being stopped, and the request was cut off."""
+
+    status = 503
+    code = "stopping"
 
 
 class StepFailed(HonestProxyError):

@@ -48,7 +48,8 @@ class Trace:
     """The calls of one request, in the order they were started.
 
     `arm` is that of a live experiment, where the request has fallen to one. `watch` is told of
-    each step right before it is sent, and may add headers to its request.
+    each step right before it is sent, and may add headers to its request. `note` is told beside
+    the reason of its outcome.
     """
 
     strategy: str
@@ -59,6 +60,7 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
     ended: float | None = None
     watch: Callable[[Step], None] | None = None
+    note: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -91,7 +93,7 @@ class Honesty:
             "strategy": self.trace.strategy,
             **arm,
             "outcome": self.outcome,
-            "reason": self.reason,
+            "reason": "; ".join(filter(None, (self.reason, self.trace.note))) or None,
             "doubts": doubts,
             "confidence": found.confidence if found else None,
             "calls": len(self.trace.steps),

@@ -6,17 +6,22 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
-from honestproxy.errors import HonestProxyError, InvalidRequest, TooLarge
+from honestproxy.errors import HonestProxyError
 from honestproxy.pipeline import AnyRun
+from honestproxy.server.admission import Admission, stopping
+from honestproxy.server.watching import Watched
 from honestproxy.settings import Settings
 from honestproxy.types import ChatResponse, Chunk
 from honestproxy.verbatim import Verbatim, singly
 from honestproxy.wire import reply
+
+if TYPE_CHECKING:
+    from honestproxy.server.account import Account
+    from honestproxy.server.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +31,6 @@ _EVENT_STREAM: Final = {
     "x-accel-buffering": "no",
 }
 _BUG: Final = "honestproxy failed on this request; its log says why"
-_UNWATCHED: Final = 0.03
-"""Seconds before anyone looks whether the client is still there: most answers are quicker."""
-
 
 Explain = Callable[[HonestProxyError], Awaitable[HonestProxyError]]
 
@@ -53,34 +55,6 @@ class Writer(Protocol):
         ...
 
 
-def headers_of(scope: Scope) -> dict[str, str]:
-    """The request's headers by their lower-case names; of one that is repeated, the last."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-async def json_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
-    """The request's body. Raises InvalidRequest where it isn't JSON by its type, or too large."""
-    kind = headers.get("content-type", "application/json").partition(";")[0].strip()
-    if kind.lower() != "application/json":
-        raise InvalidRequest(f"send application/json, not {kind}", status=415)
-    announced = headers.get("content-length", "")
-    parts, size, more = [], int(announced) if announced.isdecimal() else 0, True
-    too_large = f"the request body is over the limit of {limit} bytes (setting max_body_bytes)"
-    if size > limit:
-        raise TooLarge(too_large)
-    size = 0
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidRequest("the client left before its request was complete", status=499)
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise TooLarge(too_large)
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
 async def refuse(
     send: Send, error: HonestProxyError, told: Mapping[str, str] | None = None
 ) -> None:
@@ -95,6 +69,24 @@ async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, 
     await send({"type": "http.response.body", "body": body})
 
 
+async def concluded(account: Account, service: Service, send: Send, work: Awaitable[None]) -> None:
+    """Do a request's work; what is wrong is told in OpenAI's shape, and the end to observers."""
+    try:
+        await work
+    except HonestProxyError as error:  # before anything of an answer was sent
+        account.failed = error.at_rest().message
+        await refuse(send, error)
+    except asyncio.CancelledError:
+        if not service.admission.ended:
+            raise
+        cut = stopping()
+        account.failed = cut.message
+        with suppress(RuntimeError):  # its answer had begun: the connection is dropped
+            await refuse(send, cut)
+    finally:
+        account.close(service.observers)
+
+
 class Answering:
     """Begins a turn and sends its answer, while watching for its client to leave.
 
@@ -102,10 +94,18 @@ class Answering:
     gone before.
     """
 
-    def __init__(self, receive: Receive, send: Send, settings: Settings, writer: Writer) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        settings: Settings,
+        writer: Writer,
+        admission: Admission,
+    ) -> None:
         self._receive = receive
         self._send = send
         self._settings = settings
+        self._admission = admission
         self._writer = writer
         self._explained: Explain = _as_it_is
         self._sent_at = 0.0
@@ -215,6 +215,12 @@ class Answering:
             self.failed = "honestproxy failed"
             log.exception("trace %s failed", run.honesty.trace.id)
             end = self._writer.error(HonestProxyError(_BUG))
+        except asyncio.CancelledError:
+            if not self._admission.ended:
+                raise
+            cut = stopping()
+            self.failed = cut.message
+            end = self._writer.error(cut)
         finally:
             if pinging is not None:
                 pinging.cancel()
@@ -233,48 +239,6 @@ class Answering:
         if body or not more:
             self._sent_at = asyncio.get_running_loop().time()
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-class Watched:
-    """Ends its task's work as soon as the client is gone.
-
-    `ready` says whether the request's body has come, if that isn't so from the beginning.
-    """
-
-    __slots__ = ("_ready", "_receive", "_task", "_timer", "_watch", "left")
-
-    def __init__(self, receive: Receive, ready: Callable[[], bool] = lambda: True) -> None:
-        self._receive = receive
-        self._ready = ready
-        self.left = False
-        self._watch: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._look)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
-    ) -> bool:
-        self._timer.cancel()
-        if self._watch:
-            self._watch.cancel()
-        return self.left and kind is asyncio.CancelledError
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._ready():
-            self._watch = loop.create_task(self._wait())
-        else:
-            self._timer = loop.call_later(_UNWATCHED, self._look)
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        if self._task:
-            self._task.cancel()
 
 
 async def _head(send: Send, status: int, headers: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from starlette.types import Receive, Scope, Send
 
-from honestproxy.errors import HonestProxyError
+from honestproxy.errors import InvalidRequest
 from honestproxy.pipeline import AnyRun
+from honestproxy.server import degrading
 from honestproxy.server.account import Account, Api
-from honestproxy.server.answering import Answering, Writer, headers_of, json_body, refuse
+from honestproxy.server.answering import Answering, Writer, concluded
+from honestproxy.server.caller import Caller
+from honestproxy.server.incoming import LARGE, headers_of, json_body
 from honestproxy.server.logs import TRACE
 from honestproxy.server.traces import Recording, wanted
 from honestproxy.server.usage import Overheard
@@ -40,14 +44,9 @@ class Endpoint(ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever is wrong with it is told in OpenAI's shape."""
         account = Account(self.api)
-        heard, service = account.heard(send), scope["service"]
-        try:
-            await self._answer(account, scope, receive, heard)
-        except HonestProxyError as error:  # before anything of the pipeline's had begun
-            account.failed = error.at_rest().message
-            await refuse(heard, error)
-        finally:
-            account.close(service.observers)
+        heard = account.heard(send)
+        work = self._answer(account, scope, receive, heard)
+        await concluded(account, scope["service"], heard, work)
 
     async def _answer(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, wait for its place, and let the pipeline answer."""
@@ -61,25 +60,31 @@ class Endpoint(ABC):
         if caller.id is not None:
             account.overheard = Overheard()
             send = account.overheard.hearing(send)
-        body = await json_body(receive, headers, service.settings.max_body_bytes)
-        body = caller.confined(body)
-        account.asked = asked = self.read(body, headers)
+        body = await json_body(scope, receive, headers)
+        if len(body) > LARGE:
+            asked = await asyncio.to_thread(self._understood, caller, body, headers)
+        else:
+            asked = self._understood(caller, body, headers)
+        _check_length(asked, service.settings.max_messages)
+        account.asked = asked
         asked.query = scope["query_string"].decode("latin-1")
-        async with service.admission.place(account.caller):
-            recording = None
-            writer = self.writer(asked)
-            if wanted(scope, headers):
-                writer = recording = Recording(writer, service.traces)
+        async with service.admission.place(caller, scope, receive):
+            writer, recording, is_wanted = self.writer(asked), None, wanted(scope, headers)
+            if is_wanted or service.keeps_texts:
+                memory = service.traces if is_wanted else None
+                recording = Recording(writer, service.redaction, len(body), memory, caller.id)
+                writer = account.recording = recording
             begin: Begin = partial(_begun, service, account, headers, recording)
             lookup = None
-            if service.answers is not None and recording is None:
-                begin = partial(_given, await begin())
-                lookup = service.answers.lookup(account, headers)
+            if service.answers is not None and not is_wanted:
+                begin = partial(_given, run := await begin())
+                if not run.honesty.trace.note:  # what is less under load isn't kept for later
+                    lookup = service.answers.lookup(account, headers)
             if lookup is not None:
                 if await lookup.replayed(send):
                     return
                 send = lookup.heard(send)
-            answering = Answering(receive, send, service.settings, writer)
+            answering = Answering(receive, send, service.settings, writer, service.admission)
             try:
                 await answering.answer(
                     begin,
@@ -92,6 +97,15 @@ class Endpoint(ABC):
                     recording.keep()
                 if lookup is not None:
                     lookup.keep()
+
+    def _understood(self, caller: Caller, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+        return self.read(caller.confined(body), headers)
+
+
+def _check_length(asked: ChatRequest, limit: int) -> None:
+    if (many := len(asked.messages)) > limit:
+        message = f"{many} messages are over the limit of {limit} (setting max_messages)"
+        raise InvalidRequest(message, param="messages")
 
 
 async def _given(run: AnyRun) -> AnyRun:
@@ -106,10 +120,11 @@ async def _begun(
     resolved = await service.catalog.resolved(account.asked)
     account.caller.check_model(resolved.model)
     request, arm = service.experiment.assigned(resolved, headers)
-    account.asked = request
     run = service.pipeline.run(request)
     account.caller.check_strategy(run.honesty.trace.strategy)
-    account.run = run
+    if service.settings.degrade and service.admission.pressure:
+        run, arm = _lessened(service, account.caller, request, run, arm)
+    account.asked, account.run = request, run
     run.honesty.trace.arm = arm
     TRACE.set(run.honesty.trace.id)
     if account.spans is not None:
@@ -117,3 +132,20 @@ async def _begun(
     if recording is not None:
         recording.run = run
     return run
+
+
+def _lessened(
+    service: Service, caller: Caller, request: ChatRequest, run: AnyRun, arm: str | None
+) -> tuple[AnyRun, str | None]:
+    """What answers under load, and its arm: none where it isn't the arm's own strategy."""
+    allowed, wanted = service.settings.strategies_allowed, run.honesty.trace.strategy
+
+    def may(name: str) -> bool:
+        return (allowed is None or name in allowed) and name in caller.strategies_of([name])
+
+    found = degrading.lesser(wanted, service.admission.pressure, may)
+    if found == wanted:
+        return run, arm
+    less = service.pipeline.run(degrading.by(found, request))
+    less.honesty.trace.note = degrading.note(wanted, found)
+    return less, None

@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.account import Account
+from honestproxy.server.incoming import json_body
 from honestproxy.settings import Settings, nearest
 from honestproxy.strategies import STRATEGIES
 from honestproxy.types import ChatRequest, write
@@ -173,7 +174,7 @@ class Experiment:
 async def feedback(request: Request) -> Response:
     """A vote for a reply: `{"trace_id": …, "vote": "up" | "down", "comment": …}`."""
     try:
-        given = Feedback.model_validate_json(await request.body())
+        given = Feedback.model_validate_json(await _body(request))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
@@ -197,6 +198,10 @@ async def records(request: Request) -> Response:
 async def _lines(running: Experiment) -> Any:
     for line in running.records():
         yield line
+
+
+async def _body(request: Request) -> bytes:
+    return await json_body(request.scope, request.receive, request.headers)
 
 
 def _running(request: Request) -> Experiment:

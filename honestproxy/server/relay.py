@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -13,9 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.server.account import Account
-from honestproxy.server.answering import Watched, headers_of, json_body, refuse
+from honestproxy.server.admission import Admission, stopping
+from honestproxy.server.answering import concluded
 from honestproxy.server.caller import Caller
+from honestproxy.server.incoming import Upload, headers_of
 from honestproxy.server.usage import Overheard
+from honestproxy.server.watching import Watched
 from honestproxy.wire.reply import ChatWriter
 from honestproxy.wire.request import FORWARDED
 
@@ -49,14 +53,9 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request; the client's leaving ends it upstream."""
         account = Account("relay")
-        heard, service = account.heard(send), scope["service"]
-        try:
-            await self._relayed(account, scope, receive, heard)
-        except HonestProxyError as error:
-            account.failed = error.at_rest().message
-            await refuse(heard, error)
-        finally:
-            account.close(service.observers)
+        heard = account.heard(send)
+        work = self._relayed(account, scope, receive, heard)
+        await concluded(account, scope["service"], heard, work)
 
     async def _relayed(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
         """The upstream's answer passed on. Raises HonestProxyError before anything was sent."""
@@ -66,25 +65,26 @@ class Relay:
         if service.telemetry is not None:
             account.spans = service.telemetry.begin(account, scope["method"], headers)
             headers = account.spans.onward(headers)
-        upload = _Upload(receive, headers)
+        upload = Upload(scope, receive, headers)
         account.caller = caller = scope["caller"]
         account.told = service.access.admitted(caller)
         if caller.id is not None:
             account.overheard = upload.overheard = Overheard()
             send = account.overheard.hearing(send)
-            await _check(caller, scope["method"], upload, service.settings.max_body_bytes)
-        async with service.admission.place(account.caller):
-            with Watched(receive, upload.is_over) as watched:
+            await _check(caller, scope["method"], upload)
+        await upload.begin()
+        async with service.admission.place(caller, scope, upload.receive):
+            with Watched(upload.receive, at_once=upload.is_coming) as watched:
                 try:
                     exchange = await self._open(scope, upload)
                     try:
-                        account.failed = await _passed_on(exchange, send)
+                        account.failed = await _passed_on(exchange, send, service.admission)
                     finally:
                         exchange.close()
                 finally:
                     account.left = watched.left
 
-    async def _open(self, scope: Scope, upload: _Upload) -> Any:
+    async def _open(self, scope: Scope, upload: Upload) -> Any:
         method, headers = scope["method"], upload.headers
         relay = getattr(scope["service"].pipeline.backend, "relay", None)
         if _OWN in scope["path"]:
@@ -97,16 +97,21 @@ class Relay:
             )
         sent = {FORWARDED[name]: headers[name] for name in FORWARDED if name in headers}
         sent |= {name: headers[name] for name in _ALSO_FORWARDED if name in headers}
-        return await relay(method, _path(scope), sent, upload.body())
+        try:
+            return await relay(method, _path(scope), sent, upload.body())
+        except HonestProxyError:
+            if upload.failed:  # it isn't the upstream that broke off
+                raise upload.failed from None
+            raise
 
 
-async def _check(caller: Caller, method: str, upload: _Upload, limit: int) -> None:
+async def _check(caller: Caller, method: str, upload: Upload) -> None:
     """Raise Forbidden for what the key is not for: whatever is relayed is answered raw."""
     if method in _READING:
         return
     caller.check_strategy("raw")
     if caller.models is not None:
-        caller.check_relayed(upload.hold(caller.confined(await upload.whole(limit))))
+        caller.check_relayed(upload.hold(caller.confined(await upload.whole())))
 
 
 def _path(scope: Scope) -> str:
@@ -119,56 +124,7 @@ def _path(scope: Scope) -> str:
     return path.removeprefix("/v1") + (f"?{query}" if query else "")
 
 
-class _Upload:
-    """The request's body on its way up, never held whole."""
-
-    def __init__(self, receive: Receive, headers: dict[str, str]) -> None:
-        self.headers = headers
-        self._receive = receive
-        length = headers.get("content-length", "0")
-        self._comes = "transfer-encoding" in headers or length != "0"
-        self._held: bytes | None = None
-        self.overheard: Overheard | None = None
-
-    def is_over(self) -> bool:
-        """Whether all of it has come, so that what comes next is the client's leaving."""
-        return not self._comes
-
-    def body(self) -> AsyncGenerator[bytes, None] | bytes | None:
-        """The parts as they come, or what is held; None where the request has no body."""
-        return self._parts() if self._comes else self._held
-
-    async def whole(self, limit: int) -> bytes:
-        """All of it, where it is JSON. Raises InvalidRequest where it isn't, or is too large."""
-        body = await json_body(self._receive, self.headers, limit) if self._comes else b""
-        self._comes = False
-        return body
-
-    def hold(self, body: bytes) -> bytes:
-        """Send this in the place of what came."""
-        self._held = body or None
-        self._count(body)
-        self.headers["content-length"] = str(len(body))
-        self.headers.pop("transfer-encoding", None)
-        return body
-
-    async def _parts(self) -> AsyncGenerator[bytes, None]:
-        while self._comes:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionResetError("the client left before its request was complete")
-            self._comes = message.get("more_body", False)
-            if part := message.get("body"):
-                self._count(part)
-                yield part
-
-    def _count(self, part: bytes) -> None:
-        is_json = "json" in self.headers.get("content-type", "")
-        if self.overheard is not None and is_json:
-            self.overheard.asked += len(part)
-
-
-async def _passed_on(exchange: Any, send: Send) -> str | None:
+async def _passed_on(exchange: Any, send: Send, admission: Admission) -> str | None:
     """Status, headers and body as they come; where the body broke off, as is seen, says why."""
     headers = [*_kept(exchange.headers), *_TOLD]
     await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
@@ -178,12 +134,20 @@ async def _passed_on(exchange: Any, send: Send) -> str | None:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
     except HonestProxyError as error:
         log.warning("%s", error.message)
-        if not exchange.headers.get("content-type", "").startswith("text/event-stream"):
-            return error.message  # without an end: the server drops the connection, like upstream
-        await send({"type": "http.response.body", "body": ChatWriter().error(error)})
-        return error.message
+        return await _broken_off(exchange, send, error)
+    except asyncio.CancelledError:
+        if not admission.ended:
+            raise
+        return await _broken_off(exchange, send, stopping())
     await send({"type": "http.response.body", "body": b""})
     return None
+
+
+async def _broken_off(exchange: Any, send: Send, error: HonestProxyError) -> str:
+    """Let it be seen that there should have been more; says why."""
+    if exchange.headers.get("content-type", "").startswith("text/event-stream"):
+        await send({"type": "http.response.body", "body": ChatWriter().error(error)})
+    return error.message  # else without an end: the server drops the connection, like upstream
 
 
 def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -194,5 +158,5 @@ def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in lowered.items()
-        if _KEPT.fullmatch(name)
+        if _KEPT.fullmatch(name) and value.isprintable()  # nothing that begins a new one
     ]

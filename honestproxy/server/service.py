@@ -53,7 +53,7 @@ class Service:
         self.experiment = Experiment(settings)
         if before and before.experiment.is_like(self.experiment):
             self.experiment = before.experiment
-        self.admission = before.admission if before else Admission(settings)
+        self.admission: Admission = before.admission if before else Admission(settings)
         self.traces: LastTraces = before.traces if before else LastTraces()
         self.redaction = Redaction(settings.redact)
         self.store: TraceStore | None = _trace_store(settings, before.store if before else None)

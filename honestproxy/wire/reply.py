@@ -53,6 +53,7 @@ def headers(honesty: Honesty) -> dict[str, str]:
     """What a reply's headers tell: strategy and trace, and the outcome where it is known."""
     told = {"x-honesty-trace-id": honesty.trace.id, "x-honesty-strategy": honesty.trace.strategy}
     told |= {"x-honesty-outcome": honesty.outcome} if honesty.outcome else {}
+    told |= {"x-honesty-reason": honesty.trace.note} if honesty.trace.note else {}
     return told | ({"x-honesty-arm": honesty.trace.arm} if honesty.trace.arm else {})
 
 

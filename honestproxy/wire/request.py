@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, Final, TypeVar
@@ -23,6 +24,8 @@ FORWARDED: Final = {
 
 MOST_CHOICES: Final = 128
 """What OpenAI's API takes as `n` at most; each choice is a turn of its own here."""
+
+_PIECE: Final = 1_000_000
 
 _OPTION_NAMES: Final = frozenset(field.name for field in fields(Options))
 
@@ -47,7 +50,7 @@ def parsed(kind: Callable[[bytes], D], body: bytes) -> D:
     """The body as a document of that kind. Raises InvalidRequest where it isn't a JSON object."""
     document = kind(body)
     try:
-        body.decode("utf-8")  # what goes unread would slip through otherwise
+        _check_utf8(body)  # what goes unread would slip through otherwise
         _ = document.fields
     except RecursionError:
         raise InvalidRequest("the request body is nested too deeply") from None
@@ -100,6 +103,16 @@ def split_suffix(model: str, strategies: Collection[str]) -> tuple[str, str | No
     """`model@strategy` apart; whole where what follows the last `@` names no strategy."""
     name, at, strategy = model.rpartition("@")
     return (name, strategy) if at and name and strategy in strategies else (model, None)
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError where it isn't; in pieces, so that other threads have their turn."""
+    if body.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), _PIECE):
+        decoder.decode(body[start : start + _PIECE])
+    decoder.decode(b"", final=True)
 
 
 def _check(request: ChatRequest, name: str, accepted: Callable[[Any], bool], wanted: str) -> None:

@@ -1,0 +1,56 @@
+"""Noticing that a client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+from starlette.types import Receive
+
+_UNWATCHED: Final = 0.03
+"""Seconds before anyone looks whether the client is still there: most answers are quicker."""
+
+
+class Watched:
+    """Ends its task's work as soon as the client is gone; `left` says that it was so.
+
+    `receive` is only listened to here: what else it brings, a body perhaps, is dropped. With
+    `at_once` the watch begins with the work, not after the moment in which most of it is done.
+    """
+
+    __slots__ = ("_at_once", "_receive", "_task", "_timer", "_watch", "left")
+
+    def __init__(self, receive: Receive, *, at_once: bool = False) -> None:
+        self._receive = receive
+        self._at_once = at_once
+        self.left = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        if self._at_once:
+            self._look()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._look)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> bool:
+        if self._timer:
+            self._timer.cancel()
+        if self._watch:
+            self._watch.cancel()
+        return self.left and kind is asyncio.CancelledError
+
+    def _look(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        if self._task:
+            self._task.cancel()
