@@ -32,6 +32,8 @@ _KEEP_ALIVE: Final = (
 )
 LINGER: Final = 0.02  # seconds that a body's end may come after [DONE], to use its connection again
 _LARGE: Final = 1_000_000
+MOST: Final = 100_000_000
+"""Bytes of one answer at most, unpacked, where it is held: no upstream may fill our memory."""
 _LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
 _RETRIED: Final = (aiohttp.ServerDisconnectedError, ConnectionResetError)
 _FRESH: Final = ContextVar("fresh", default=False)
@@ -215,10 +217,15 @@ class _Answer:
         self.headers: Mapping[str, str] = response.headers
 
     async def read(self) -> bytes:
+        content, parts, size = self._response.content, [], 0
         try:
-            return await self._response.read()
+            while part := await content.readany():
+                parts.append(part)
+                size += len(part)
+                check_size(size, self._name)
         except (aiohttp.ClientError, OSError):
             raise self._lost() from None
+        return b"".join(parts)
 
     async def parts(self) -> AsyncGenerator[bytes, None]:
         content = self._response.content
@@ -241,6 +248,12 @@ class _Answer:
 
     def _lost(self) -> UpstreamError:
         return UpstreamBroken(f"{self._name} broke off in mid-answer: the connection was lost")
+
+
+def check_size(size: int, name: str) -> None:
+    """Raise UpstreamBroken where an answer has grown beyond what is held."""
+    if size > MOST:
+        raise UpstreamBroken(f"{name} is broken: its answer is over {MOST // 1_000_000} MB")
 
 
 def _checked(url: str) -> URL:

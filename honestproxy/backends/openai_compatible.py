@@ -20,6 +20,7 @@ from honestproxy.backends.connection import (
     Exchange,
     Http,
     Told,
+    check_size,
 )
 from honestproxy.errors import InvalidRequest, SettingsError, UpstreamError
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, read, write
@@ -93,8 +94,11 @@ class OpenAICompatible:
             await _check_streams(exchange)
             yield [Chunk({"choices": []}, event=b"", headers=wire.kept_headers(exchange.headers))]
             reader = api.reader(request.get("n") or 1)
+            size = 0
             async for received in _parts(exchange, reader):
                 found: list[Chunk] = []
+                size += len(received)
+                check_size(size, self._connection.name)
                 try:
                     found.extend(reader.feed(received))
                 except UpstreamError:

@@ -23,7 +23,11 @@ _SHOWN: Final = 200  # characters of a foreign text that a message repeats
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Those of an upstream's headers that go on to the client, in lower case."""
     lowered = ((name.lower(), value) for name, value in headers.items())
-    return {name: value for name, value in lowered if _KEPT_HEADERS.fullmatch(name)}
+    return {
+        name: value
+        for name, value in lowered
+        if _KEPT_HEADERS.fullmatch(name) and value.isprintable()  # nothing that begins a new one
+    }
 
 
 def completion(
