@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 
 from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
-from honestproxy.server.traces import is_from_here
+from honestproxy.server.guard import is_from_here
 from honestproxy.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ router = APIRouter(include_in_schema=False)
 TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 FILES: Final = frozenset(
     {
-        *("answer.js", "ask.js", "dialogs.js", "dom.js", "history.js", "page.js", "steps.js"),
-        *("store.js", "theme.js", "page.css"),
+        *("access.js", "answer.js", "ask.js", "dialogs.js", "dom.js", "history.js", "page.css"),
+        *("page.js", "steps.js", "store.js", "theme.js"),
     }
 )
 """What `/page/…` serves; nothing else of this folder."""
@@ -72,7 +72,8 @@ def about(request: Request) -> dict[str, Any]:
         "strategies": [{"name": name, "about": _about(name)} for name in names],
         "default": service.pipeline.default_strategy,
         "model": service.settings.model,
-        "traces": is_from_here(request.scope),
+        "keys": service.access.has_keys,
+        "traces": service.access.has_keys or is_from_here(request.scope),
     }
 
 

@@ -101,10 +101,10 @@ export class Panel {
   }
 }
 
-function problem({ message, type, code, status }) {
+function problem({ message, type, code, status, outside }) {
   const names = [status, code ?? type].filter(Boolean).join(" · ");
   const hint =
-    status === 401 || status === 403
+    !outside && (status === 401 || status === 403)
       ? "A key can be given under “More”, or to the proxy as HONESTPROXY_UPSTREAM_KEY."
       : null;
   return [

@@ -1,5 +1,7 @@
 // One question to the proxy: its answer as it streams, and what it cost.
 
+import { isOutside } from "./access.js";
+
 /** Cuts a stream of server-sent events into the data of each; comments and pings have none. */
 export class EventReader {
   #held = "";
@@ -114,6 +116,7 @@ function take(piece, answer, elapsed) {
 class Refusal extends Error {
   constructor(error, status = null) {
     super(typeof error === "string" ? error : (error.message ?? "No reason was given."));
+    this.outside = false;
     this.type = error.type ?? null;
     this.code = error.code ?? null;
     this.status = status;
@@ -121,7 +124,12 @@ class Refusal extends Error {
 }
 
 async function refusal(response) {
-  const body = await response.text();
+  const refused = shaped(response, await response.text());
+  refused.outside = isOutside(response);
+  return refused;
+}
+
+function shaped(response, body) {
   try {
     return new Refusal(JSON.parse(body).error ?? {}, response.status);
   } catch {
@@ -131,8 +139,8 @@ async function refusal(response) {
 
 function explained(error) {
   if (error instanceof Refusal) {
-    const { message, type, code, status } = error;
-    return { message, type, code, status };
+    const { message, type, code, status, outside } = error;
+    return { message, type, code, status, outside };
   }
   const message =
     error instanceof SyntaxError

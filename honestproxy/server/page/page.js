@@ -1,5 +1,6 @@
 // The compare page: a question is asked twice at once, and both answers are shown side by side.
 
+import { credentials, currentKey, isOutside, rememberKey } from "./access.js";
 import { Panel } from "./answer.js";
 import { ask, blank } from "./ask.js";
 import { COMMAND, nextTheme, open, prepare } from "./dialogs.js";
@@ -21,7 +22,7 @@ const EXAMPLES = [
 
 let current = null; // the comparison that is shown
 let running = null; // what aborts it
-let about = { strategies: [], default: "", traces: false };
+let about = { strategies: [], default: "", traces: false, keys: false };
 
 const panels = Object.fromEntries(
   SIDES.map((side) => [
@@ -66,12 +67,13 @@ async function compare() {
 }
 
 async function both(entry, signal) {
-  const key = byId("key").value.trim();
+  const key = currentKey();
   const one = async (side) => {
     const answer = entry.sides[side];
     const strategy = side === "raw" ? "raw" : entry.strategy;
     const request = { question: entry.question, model: entry.model, strategy, key, signal };
     await ask(request, answer, () => draw(entry));
+    if (answer.error?.outside) askForKey();
     if (side === "wrapped") await fill(answer);
   };
   if (byId("in-turn").checked) {
@@ -198,7 +200,7 @@ async function sent(feedback) {
   try {
     const response = await fetch("v1/honesty/feedback", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...credentials() },
       body: JSON.stringify(feedback),
     });
     return response.ok;
@@ -257,15 +259,18 @@ async function copyLink() {
 
 // What there is to choose from -----------------------------------------------------------------
 
-async function json(path, headers = {}) {
-  const response = await fetch(path, { headers });
+async function json(path) {
+  const response = await fetch(path, { headers: credentials() });
   const body = await response.json();
+  if (isOutside(response)) askForKey();
   if (!response.ok) throw new Error(body.error?.message ?? response.statusText);
   return body;
 }
 
 async function listStrategies() {
   about = await json("page/about.json");
+  if (!about.keys) rememberKey(""); // it would go to the upstream
+  byId("upstream-key").hidden = about.keys;
   const options = about.strategies.map(({ name, about: told }) =>
     el("option", { value: name, title: told }, name === about.default ? `${name} (default)` : name),
   );
@@ -277,15 +282,31 @@ async function listStrategies() {
 }
 
 async function listModels() {
-  const key = byId("key").value.trim();
   try {
-    const listed = await json("v1/models", key ? { Authorization: `Bearer ${key}` } : {});
+    const listed = await json("v1/models");
     const ids = new Set(listed.data.map((model) => model.id));
     showModels([...ids].filter((id) => !isVariant(id, ids)));
   } catch (error) {
     showModels([]);
     notice(`The models can’t be listed: ${error.message}. Name one yourself.`);
   }
+}
+
+/** Show the field for a key of this proxy's own. */
+function askForKey() {
+  rememberKey("");
+  byId("own-key").value = "";
+  byId("door").hidden = false;
+}
+
+async function useKey() {
+  const key = byId("own-key").value.trim();
+  if (!key) return;
+  byId("door").hidden = true;
+  rememberKey(key);
+  notice("");
+  await listModels();
+  byId(byId("door").hidden ? "question" : "own-key").focus();
 }
 
 /** Whether an id is `model@strategy` of a model that is listed as well. */
@@ -357,6 +378,10 @@ prepare([
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   compare();
+});
+byId("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey();
 });
 byId("stop").addEventListener("click", stop);
 byId("model").addEventListener("change", showOther);

@@ -1,11 +1,13 @@
 // The trace of an answer: each call to the model, what it was sent, and what came back.
 
+import { credentials } from "./access.js";
 import { copying, count, el, said, seconds } from "./dom.js";
 
 /** The trace of that id with its texts; null where the proxy keeps none. */
 export async function traced(id) {
   try {
-    const response = await fetch(`v1/honesty/traces/${encodeURIComponent(id)}`);
+    const path = `v1/honesty/traces/${encodeURIComponent(id)}`;
+    const response = await fetch(path, { headers: credentials() });
     return response.ok ? await response.json() : null;
   } catch {
     return null;
