@@ -113,7 +113,7 @@ def test_a_file_that_is_no_database_is_said_to_be_none_and_stays_as_it_is(
     file = tmp_path / "notes.db"
     file.write_bytes(b"Dear diary, " * 400)
     database = Database(f"sqlite:///{file}")
-    with pytest.raises(SettingsError, match="notes.db.*not a database"):
+    with pytest.raises(SettingsError, match=r"notes\.db.*not a database"):
         getattr(database, ask)()
     database.close()
     assert file.read_bytes() == b"Dear diary, " * 400
