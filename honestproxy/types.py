@@ -69,10 +69,11 @@ class ChatRequest(Document):
     `headers` are the client's own that may go upstream; `options` what it asks of us; `ours`
     names the fields that we added, and may leave out again where an upstream refuses them.
     `origin` is the request of which this is a translation, where the client spoke Responses;
-    `query` is that of the client's URL.
+    `query` is that of the client's URL; `deadline` is until when an answer is of use, by the
+    running loop's clock.
     """
 
-    __slots__ = ("headers", "options", "origin", "ours", "query")
+    __slots__ = ("deadline", "headers", "options", "origin", "ours", "query")
 
     def __init__(
         self,
@@ -90,10 +91,13 @@ class ChatRequest(Document):
         self.ours = ours
         self.origin = origin
         self.query = query
+        self.deadline: float | None = None
 
     def _with(self, fields: Mapping[str, Any]) -> ChatRequest:
         more = {"headers": self.headers, "options": self.options, "origin": self.origin}
-        return ChatRequest(fields, ours=self.ours, query=self.query, **more)  # type: ignore[arg-type]
+        made = ChatRequest(fields, ours=self.ours, query=self.query, **more)  # type: ignore[arg-type]
+        made.deadline = self.deadline
+        return made
 
     def adding(self, **fields: Any) -> ChatRequest:
         """The same request with fields of ours, where it has none of that name."""
@@ -120,6 +124,12 @@ class ChatRequest(Document):
     def with_headers(self, headers: Mapping[str, str]) -> ChatRequest:
         """The same request with other headers."""
         return self._but(headers, self.options)
+
+    def until(self, deadline: float) -> ChatRequest:
+        """The same request, of which an answer is of use until then."""
+        copy = self._but(self.headers, self.options)
+        copy.deadline = deadline
+        return copy
 
     def without_options(self) -> ChatRequest:
         """The same request, asking nothing of us: what goes upstream."""

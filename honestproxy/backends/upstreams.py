@@ -7,23 +7,28 @@ from collections.abc import Mapping
 from typing import Final
 
 from honestproxy import backends
+from honestproxy.backends.failover import Failover, Named
+from honestproxy.backends.steady import Steady
 from honestproxy.errors import SettingsError
-from honestproxy.settings import Settings, nearest
+from honestproxy.settings import Settings, UpstreamSettings, nearest
 from honestproxy.types import Backend
 
 DEFAULT: Final = "default"
 """What the setting `upstream` is called where upstreams are told apart."""
+_REMOTE: Final = ("http:", "https:", "litellm:")
 
 
 class Upstreams:
     """The upstreams of the settings, by name; connections and health are shared by all users.
 
-    `default` stands in for the one that the setting `upstream` names.
+    `default` stands in for the one that the setting `upstream` names. Remote ones are asked
+    again, and left alone, as the settings say; local ones and `default` are as they are.
     """
 
     def __init__(self, settings: Settings, default: Backend | None = None) -> None:
         self._settings = settings
         self._opened: dict[str, Backend] = {} if default is None else {DEFAULT: default}
+        self._chains: dict[str, Backend] = {}
         if DEFAULT in settings.upstreams:
             raise SettingsError(
                 f"upstreams.{DEFAULT}: that is what the setting `upstream` is called; "
@@ -31,15 +36,19 @@ class Upstreams:
             )
 
     def named(self, name: str | None) -> Backend:
-        """The upstream of that name, or the one that the setting `upstream` names.
+        """The upstream of that name, or the one that the setting `upstream` names; with fallbacks.
 
         Raises SettingsError where there is none, BackendError where it can't be started.
         """
-        return self._own(name or DEFAULT)
+        name = name or DEFAULT
+        if name not in self._chains:
+            chain = [Named(one, self._own(one)) for one in self._chain(name)]
+            self._chains[name] = Failover(chain) if len(chain) > 1 else chain[0].backend
+        return self._chains[name]
 
     def health(self) -> Mapping[str, str]:
         """Whether each upstream is asked: "closed" where it is, else "open" or "half-open"."""
-        return dict.fromkeys((DEFAULT, *self._settings.upstreams), "closed")
+        return {name: self._state(name) for name in (DEFAULT, *self._settings.upstreams)}
 
     async def aclose(self) -> None:
         """Close each upstream that was opened."""
@@ -49,15 +58,38 @@ class Upstreams:
     def _own(self, name: str) -> Backend:
         """The upstream itself, without its fallbacks."""
         if name not in self._opened:
-            self._opened[name] = backends.opened(self._settings_of(name))
+            settings = self._settings_of(name)
+            backend = backends.opened(settings)
+            is_remote = settings.upstream.startswith(_REMOTE)
+            self._opened[name] = Steady(backend, settings, name) if is_remote else backend
         return self._opened[name]
+
+    def _state(self, name: str) -> str:
+        backend = self._opened.get(name)
+        return backend.breaker.state if isinstance(backend, Steady) else "closed"
+
+    def _chain(self, name: str) -> list[str]:
+        """An upstream and its fallbacks, then theirs, each once."""
+        chain = [name]
+        for one in chain:  # which grows meanwhile
+            chain += dict.fromkeys(n for n in self._fallbacks_of(one) if n not in chain)
+        return chain
+
+    def _fallbacks_of(self, name: str) -> tuple[str, ...]:
+        if name == DEFAULT:
+            return self._settings.fallbacks
+        return self._known(name).fallbacks
+
+    def _known(self, name: str) -> UpstreamSettings:
+        known = self._settings.upstreams
+        if name not in known:
+            hint = nearest(name, known) if known else f"write a table [upstreams.{name}]"
+            raise SettingsError(f"there is no upstream {name!r}; {hint}")
+        return known[name]
 
     def _settings_of(self, name: str) -> Settings:
         """The settings as if this were the only upstream."""
         if name == DEFAULT:
             return self._settings
-        known = self._settings.upstreams
-        if name not in known:
-            raise SettingsError(f"there is no upstream {name!r}; {nearest(name, known)}")
-        own = {"upstream": known[name].url, "upstream_key": known[name].key}
-        return self._settings.model_copy(update=own)
+        known = self._known(name)
+        return self._settings.model_copy(update={"upstream": known.url, "upstream_key": known.key})

@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_exponential, wait_random
 
+from honestproxy.backends.steady import retry_after
 from honestproxy.errors import BackendError, UpstreamError
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
@@ -120,24 +119,6 @@ class Patient:
         error = state.outcome.exception() if state.outcome else None
         told = retry_after(error) if isinstance(error, UpstreamError) else None
         return max(told or 0.0, self._wait(state))
-
-
-def retry_after(error: UpstreamError) -> float | None:
-    """The seconds that the upstream asks to be left alone, however it writes them."""
-    headers = {name.lower(): value for name, value in error.headers.items()}
-    said = headers.get("retry-after")
-    if said is None:
-        return None
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        until = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _count(state: RetryCallState) -> None:

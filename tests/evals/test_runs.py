@@ -10,6 +10,7 @@ import pytest
 
 from honestproxy.backends.openai_compatible import OpenAICompatible
 from honestproxy.backends.scripted import Scripted
+from honestproxy.backends.steady import retry_after
 from honestproxy.errors import (
     EvaluationError,
     HonestProxyError,
@@ -20,7 +21,7 @@ from honestproxy.errors import (
 from honestproxy.evals import prices
 from honestproxy.evals.arms import FIXED, parse
 from honestproxy.evals.log import read
-from honestproxy.evals.patience import Patience, retry_after
+from honestproxy.evals.patience import Patience
 from honestproxy.evals.records import Sample, Verdict
 from honestproxy.evals.runs import FEW
 from honestproxy.settings import Settings

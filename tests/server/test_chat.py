@@ -461,7 +461,7 @@ async def test_the_urls_query_reaches_the_upstream(strategy: str) -> None:
 
 
 async def test_a_new_connection_that_breaks_is_no_reason_to_ask_again() -> None:
-    async with proxy(script(draft=Reply(then="drop")), strategy="raw") as on:
+    async with proxy(script(draft=Reply(then="drop")), strategy="raw", retries=0) as on:
         status, _, _ = await on.post(ask())
     assert status == 502
     assert len(on.upstream.seen) == 1

@@ -1,0 +1,223 @@
+"""Several upstreams as one: where the first fails before its first token, the next is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple, TypeVar
+
+from honestproxy.backends import traits
+from honestproxy.backends.steady import Reads, in_reads
+from honestproxy.compatible import Compatible
+from honestproxy.errors import HonestProxyError, UpstreamBroken, UpstreamTimeout
+from honestproxy.types import Answerer, Backend, ChatRequest, ChatResponse, Chunk
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HEADER: Final = "x-honesty-upstream"
+"""Names the upstream that has answered, where that wasn't the first."""
+_KEPT: Final = frozenset(
+    {"idempotency-key", "openai-beta", "traceparent", "tracestate", "x-client-request-id"}
+)
+"""A client's headers that another upstream than the first may see: no key, no account."""
+_REFUSALS: Final = (408, 429)
+"""Refusals (4xx) that say nothing of the request, only that this upstream can't now."""
+_SILENT: Final = 8
+"""Chunks after which an answer has begun, whatever they say."""
+
+
+class Named(NamedTuple):
+    """An upstream and what it is called."""
+
+    name: str
+    backend: Backend
+
+
+class Failover:
+    """Several upstreams, asked in order until one answers; it has what the first has.
+
+    The next is asked where one can't be reached, breaks, takes too long, is left alone, or says
+    408, 429 or 5xx. It gets the request under its own key, without the client's. A step's time
+    is shared: each upstream has an equal part of what is left. Relayed paths are the first's
+    alone, and so is what only it can mean: a conversation that it keeps, an answer that it is
+    to go on with.
+    """
+
+    def __init__(self, chain: Sequence[Named]) -> None:
+        self._first, *self._others = chain
+        # Each learns for itself which of our parameters it refuses.
+        self._asked: dict[str, Answerer] = {one.name: Compatible(one.backend) for one in chain[1:]}
+        if any(hasattr(one.backend, "load") for one in chain):
+            self.load = self._load
+        if any(hasattr(one.backend, "discard") for one in chain):
+            self.discard = self._discard
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """The whole answer of the first that gives one."""
+
+        async def whole(backend: Answerer, asked: ChatRequest) -> ChatResponse:
+            return await backend.complete(asked)
+
+        name, response = await self._answered(request, whole)
+        if name != self._first.name:
+            response.headers = {**response.headers, HEADER: name}
+        return response
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """The answer as it is made, of the first that begins one."""
+        async with aclosing(self.reads(request)) as reads:
+            async for chunks in reads:
+                for chunk in chunks:
+                    yield chunk
+
+    async def reads(self, request: ChatRequest) -> Reads:
+        """The same, as many chunks at once as came at once."""
+        name, (held, reads) = await self._answered(request, _begun)
+        async with aclosing(reads):
+            if name != self._first.name and held and held[0]:
+                held[0][0].headers = {**(held[0][0].headers or {}), HEADER: name}
+            for chunks in held:
+                yield chunks
+            async for chunks in reads:
+                yield chunks
+
+    async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """What the first lists that can."""
+        failures: dict[str, HonestProxyError] = {}
+        for name, backend in (self._first, *self._others):
+            try:
+                return await backend.models(_without_account(headers or {}, bool(failures)))
+            except HonestProxyError as error:
+                _take(failures, name, error)
+        raise _failed(failures)
+
+    async def aclose(self) -> None:
+        """Close all."""
+        closes = [getattr(one.backend, "aclose", None) for one in (self._first, *self._others)]
+        await asyncio.gather(*(close() for close in closes if close))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._first.backend, name)
+
+    def __repr__(self) -> str:
+        return repr([self._first.backend, *(one.backend for one in self._others)])
+
+    async def _answered(
+        self, request: ChatRequest, ask: Callable[[Answerer, ChatRequest], Awaitable[T]]
+    ) -> tuple[str, T]:
+        """What the first gives that doesn't fail, and its name.
+
+        Raises the error of the very first, with a hint of what else failed.
+        """
+        failures: dict[str, HonestProxyError] = {}
+        for name, backend, deadline in self._in_turn(request):
+            try:
+                asked = self._translated(request, name) if failures else request
+                return name, await _within(deadline, name, backend, asked, ask)
+            except HonestProxyError as error:
+                _take(failures, name, error)
+        raise _failed(failures)
+
+    def _in_turn(self, request: ChatRequest) -> Iterator[tuple[str, Answerer, float | None]]:
+        """Each upstream, and until when it has time; the last has all that is left."""
+        is_lasting = request.origin is not None and request.origin.is_lasting
+        others = [] if is_lasting or "echo" in request else self._others
+        for at, (name, backend) in enumerate([self._first, *others]):
+            deadline, left = None, len(others) + 1 - at
+            if request.deadline is not None and left > 1:
+                now = asyncio.get_running_loop().time()
+                deadline = now + (request.deadline - now) / left
+            yield name, self._asked.get(name, backend), deadline
+
+    def _translated(self, request: ChatRequest, name: str) -> ChatRequest:
+        """The request as another upstream than the first may see it."""
+        asked = request.with_headers(_without_account(request.headers, True))
+        asked.query = ""
+        backend = next(one.backend for one in self._others if one.name == name)
+        return asked if traits(backend).responses else asked.without_origin()
+
+    async def _load(self, progress: Callable[[str], None] | None = None) -> None:
+        for one in (self._first, *self._others):
+            if load := getattr(one.backend, "load", None):
+                await load(progress)
+
+    async def _discard(self, request: ChatRequest, response: ChatResponse) -> None:
+        """Have the answer deleted by the upstream that gave it."""
+        name = response.headers.get(HEADER, self._first.name)
+        backend = next(b for n, b in (self._first, *self._others) if n == name)
+        if delete := getattr(backend, "discard", None):
+            is_first = name == self._first.name
+            await delete(request if is_first else self._translated(request, name), response)
+
+
+async def _within(
+    deadline: float | None,
+    name: str,
+    backend: Answerer,
+    request: ChatRequest,
+    ask: Callable[[Answerer, ChatRequest], Awaitable[T]],
+) -> T:
+    """What one upstream gives in its time. Whatever goes wrong is an error of ours."""
+    if deadline is not None:
+        request = request.until(deadline)
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await ask(backend, request)
+    except HonestProxyError:
+        raise
+    except TimeoutError:
+        seconds = asyncio.get_running_loop().time() - began
+        raise UpstreamTimeout(f"upstream {name!r} gave no answer in {seconds:.3g} s") from None
+    except Exception as error:  # a backend of one's own may raise anything
+        log.exception("upstream %s failed", name)
+        raise UpstreamBroken(f"upstream {name!r} failed: {type(error).__name__}") from None
+
+
+async def _begun(backend: Answerer, request: ChatRequest) -> tuple[list[list[Chunk]], Reads]:
+    """A stream whose answer has begun: all that came up to there, and the rest."""
+    reads, held = in_reads(backend, request), list[list[Chunk]]()
+    try:
+        async for chunks in reads:
+            held.append(chunks)
+            if sum(map(len, held)) > _SILENT or any(map(_says, chunks)):
+                break
+    except BaseException:
+        await reads.aclose()
+        raise
+    return held, reads
+
+
+def _says(chunk: Chunk) -> bool:
+    """Whether anything of an answer is in it."""
+    for choice in chunk.choices:
+        said = {name for name, value in (choice.get("delta") or {}).items() if value}
+        if said - {"role"} or choice.get("finish_reason"):
+            return True
+    return False
+
+
+def _take(failures: dict[str, HonestProxyError], name: str, error: HonestProxyError) -> None:
+    """Write a failure down; a refusal of the first's own is what the client is told at once."""
+    if not failures and error.status < 500 and error.status not in _REFUSALS:
+        raise error
+    failures[name] = error
+
+
+def _failed(failures: Mapping[str, HonestProxyError]) -> HonestProxyError:
+    """The first failure, with a hint of the others."""
+    (_, first), *others = failures.items()
+    told = ", ".join(f"{name!r} ({error.status}: {error.message})" for name, error in others)
+    return first.adding(f"its fallbacks failed, too: {told}") if told else first
+
+
+def _without_account(headers: Mapping[str, str], is_other: bool) -> Mapping[str, str]:
+    """What an upstream may see of the client's headers: all, or for an other one no account."""
+    if not is_other:
+        return headers
+    return {name: value for name, value in headers.items() if name.lower() in _KEPT}
