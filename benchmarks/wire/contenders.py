@@ -58,9 +58,10 @@ PEERS_ENVIRONMENT = {
 """What peers are told: no look-ups on the network, and as little logging as they offer."""
 
 
-def _serve_ours(upstream: Upstream, port: int, _: Path) -> list[str]:
+def _serve_ours(upstream: Upstream, port: int, folder: Path) -> list[str]:
     ours = Path(sys.executable).with_name("honestproxy")
-    return [str(ours), "serve", "--upstream", upstream.url, "--port", str(port)]
+    where = ["--upstream", upstream.url, "--port", str(port)]
+    return [str(ours), "serve", *where, "--trace-store", f"sqlite:///{folder / 'traces.db'}"]
 
 
 def _serve_optillm(upstream: Upstream, port: int, _: Path) -> list[str]:

@@ -46,6 +46,9 @@ FLAGS = (
     "connect_timeout",
     "step_timeout",
     "max_body_bytes",
+    "traces",
+    "trace_store",
+    "trace_days",
     "log_format",
     "log_level",
     "otlp_endpoint",
@@ -70,6 +73,7 @@ def serve(settings: Settings, as_json: Json = False) -> None:
     """Start the proxy: point any OpenAI SDK's base_url at it."""
     question.check(settings)
     check_exposure(settings)
+    settings = with_trace_store(settings)
     with listening(settings.host, settings.port) as listener:
         _run(_serve(settings, listener, as_json=as_json))
 
@@ -93,6 +97,21 @@ def listening(host: str, port: int) -> socket.socket:
         raise SettingsError(f"can't listen on port {port} of {host}: {why}") from None
     listener.setblocking(False)
     return listener
+
+
+def with_trace_store(settings: Settings) -> Settings:
+    """The settings with a file of the user's own for traces, where they name no place.
+
+    Where nothing can be written there, nothing is stored, and that is said.
+    """
+    if settings.trace_store is not None or settings.traces == "off":
+        return settings
+    from honestproxy.store.database import default_url, writable
+
+    if trouble := writable(default_url()):
+        _warn(f"no traces are stored: {trouble}; name a place with --trace-store")
+        return settings
+    return settings.model_copy(update={"trace_store": default_url()})
 
 
 def url_of(host: str, port: int) -> str:
@@ -141,6 +160,11 @@ async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) 
     configure(settings)
     backend = await question.loaded(settings)
     app = create_app(settings, backend)
+    try:
+        await app.service.start()
+    except BaseException:
+        await app.service.aclose()
+        raise
     url = url_of(settings.host, listener.getsockname()[1])
     strategy = question.default_strategy(settings, backend)
 

@@ -39,6 +39,22 @@ def default_url() -> str:
     return f"sqlite:///{user_data_path('honestproxy', appauthor=False) / 'traces.db'}"
 
 
+def writable(url: str) -> str | None:
+    """Why there can be no file at a URL of SQLite's; None where there is or can be one."""
+    path = Path(_parsed(url).database or "")
+    try:
+        make_file(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None if os.access(path, os.W_OK) else f"{path}: it may not be written"
+
+
+def make_file(path: Path) -> None:
+    """An empty file that nobody else may read, before SQLite makes one that all may."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
 class Database:
     """A database of traces, not connected to yet.
 
@@ -59,7 +75,8 @@ class Database:
         Raises SettingsError where the database can't be used, isn't ours or is newer than we are.
         """
         with self._told():
-            self._make_file()
+            if self.path is not None:
+                make_file(self.path)
             with self._alone() as connection:
                 version = self._version(connection)
                 if version != KNOWN[-1]:
@@ -109,12 +126,6 @@ class Database:
             raise SettingsError(f"{self.name}: {error.strerror}; {_REMEDY}") from None
         except SQLAlchemyError as error:
             raise SettingsError(f"{self.name} can't be used: {why(error)}; {_REMEDY}") from None
-
-    def _make_file(self) -> None:
-        """A file that nobody else may read, before SQLite makes one that all may."""
-        if self.path and not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
