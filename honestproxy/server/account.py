@@ -35,11 +35,12 @@ class Account:
 
     `status` is that of the head that was sent; `failed` says what went wrong, in a stream's
     midst too, and `left` that the client was gone before the end. `first` is when the body began,
-    pings aside; `request_id` is the client's own. `spans` are OpenTelemetry's, where they are
-    wanted. `run` is there where the pipeline was asked; a request that was refused before
-    has none. `told` are headers about the key's own limits, in place of an upstream's about its
-    own; `overheard` is there where it matters what an answer took that doesn't say so, and
-    `recording` where texts are to be kept.
+    pings aside; `cached` and `missed` say whether a cache had the answer, where one was asked.
+    `run` is there where the pipeline was asked; a request that was refused before has none.
+    `spans` are OpenTelemetry's, where they are wanted; `request_id` is the client's own. `told`
+    are headers about the key's own limits, in place of an upstream's about its own; `overheard`
+    is there where it matters what an answer took that doesn't say so, and `recording` where
+    texts are to be kept.
     """
 
     api: Api
@@ -53,6 +54,7 @@ class Account:
     failed: str | None = None
     left: bool = False
     cached: bool = False
+    missed: bool = False
     spans: Spans | None = None
     request_id: str | None = None
     told: Mapping[str, str] = field(default_factory=dict)

@@ -128,6 +128,7 @@ class Lookup:
 
     def heard(self, send: Send) -> Send:
         """`send`, with what goes through it remembered."""
+        self._account.missed = True
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info
@@ -20,8 +20,12 @@ from starlette.responses import Response
 from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
 from honestproxy.server.account import LEFT, Account
+from honestproxy.server.gauges import now
 from honestproxy.trace import Step
 from honestproxy.types import DOUBT_KINDS
+
+if TYPE_CHECKING:
+    from honestproxy.server.service import Service
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 """Bounds of all times: a relayed answer takes milliseconds, a local model's may take minutes."""
@@ -59,6 +63,7 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens, as upstreams say.", "step", "direction")
         self._doubts = self._counter("doubts", "Doubts that were found.", "kind")
         self._reloads = self._counter("reloads", "Settings that were read anew.", "result")
+        self._lookups = self._counter("answer_cache_lookups", "Answers looked for.", "result")
         self._took = self._times("request_duration", "From coming to end.", "api", "strategy")
         self._began = self._times("first_chunk", "Until a stream's first event.", "strategy")
         self._called = self._times("call_duration", "Calls that were not cancelled.", "step")
@@ -66,6 +71,8 @@ class Metrics:
             self._doubts[(kind,)].inc(0)
         for result in ("done", "refused"):
             self._reloads[(result,)].inc(0)
+        for result in ("hit", "miss"):
+            self._lookups[(result,)].inc(0)
 
     def note(self, account: Account) -> None:
         """Count a request that has ended."""
@@ -75,7 +82,9 @@ class Metrics:
         self._took[account.api, strategy].observe(account.seconds)
         if account.first is not None and account.asked and account.asked.streamed:
             self._began[(strategy,)].observe(account.first - account.started)
-        if run is None:
+        if account.cached or account.missed:
+            self._lookups[("hit" if account.cached else "miss",)].inc()
+        if run is None or account.cached:  # then nothing was asked, nor found
             return
         for doubt in run.honesty.doubts.items if run.honesty.doubts else ():
             self._doubts[(doubt.kind,)].inc()
@@ -146,8 +155,8 @@ def _result(step: Step, *, unread: bool) -> str:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """All metrics, in Prometheus' text format or in OpenMetrics', as asked."""
-    counted: Metrics | None = request.scope["service"].metrics
-    if counted is None:
+    service: Service = request.scope["service"]
+    if service.metrics is None:
         raise InvalidRequest("metrics are switched off (setting metrics)", status=404)
-    body, kind = counted.told(request.headers.get("accept", ""))
+    body, kind = service.metrics.told(request.headers.get("accept", ""), now(service))
     return Response(body, headers={"content-type": kind, "cache-control": "no-store"})

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from honestproxy import __version__
 from honestproxy.errors import SettingsError
@@ -140,6 +141,7 @@ class Sender:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
+        address = _traces_at(endpoint)
         try:
             from opentelemetry import trace
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -156,7 +158,7 @@ class Sender:
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "honestproxy"}))
         made = TracerProvider(resource=resource, shutdown_on_exit=False)
-        made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(_traces_at(endpoint))))
+        made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(address)))
         self.tracer = made.get_tracer("honestproxy", __version__)
         self.kinds, self.failed = trace.SpanKind, trace.StatusCode.ERROR
         self.below, self.parent = trace.set_span_in_context, TraceContextTextMapPropagator().extract
@@ -185,7 +187,10 @@ class Sender:
 
 def _traces_at(endpoint: str) -> str:
     """Where spans are sent: below a collector's address there is a path for each kind of signal."""
-    return endpoint if endpoint.endswith(_PATH) else endpoint.rstrip("/") + _PATH
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SettingsError("otlp_endpoint needs http:// or https:// and a host, and port 4318")
+    return endpoint if url.path.endswith(_PATH) else endpoint.rstrip("/") + _PATH
 
 
 def _carrying(headers: Mapping[str, str], span: Span) -> dict[str, str]:

@@ -19,6 +19,8 @@ from honestproxy.settings.lines import Key, lines
 
 DEFAULT_CONFIG: Final = Path("honestproxy.toml")
 _NESTED: Final = "__"
+_OTHERS: Final = {"OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint"}
+"""Variables that aren't ours and set something here, where ours don't."""
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
 
 
@@ -85,6 +87,10 @@ def from_environ(environ: Mapping[str, str]) -> Source:
         if key[0] not in Settings.model_fields:
             values[key[0]] = ours[name]
             places.setdefault(key[:1], f"environment {name}")
+    for name, setting in _OTHERS.items():
+        if environ.get(name) and setting not in values:
+            values[setting] = environ[name]
+            places[(setting,)] = f"environment {name}"
     return Source(values, places)
 
 

@@ -1,0 +1,43 @@
+"""What holds just now, for `/metrics`: places, upstreams, the trace store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from honestproxy.server.service import Service
+
+_PREFIX: Final = "honestproxy_"
+
+
+def now(service: Service) -> Iterator[Metric]:
+    """Each figure that a part of the service keeps itself, read as it is asked for."""
+    places = service.admission
+    yield _gauge("requests_in_flight", "Requests that are being answered.", places.busy)
+    yield _gauge("requests_queued", "Requests that wait for a place.", places.waiting)
+    yield _counter("requests_shed", "Requests that found no place in time.", places.shed)
+    yield _upstreams(service)
+    if (store := service.store) is not None:
+        yield _counter("traces_written", "Traces that are in the store.", store.written)
+        yield _counter("traces_shed", "Traces that were given up.", store.shed)
+        yield _gauge("traces_pending", "Traces on their way to the store.", store.pending)
+
+
+def _upstreams(service: Service) -> Metric:
+    """Whether each upstream of the settings is asked; their names are the operator's."""
+    what = "Whether an upstream is asked: 0 while it is left alone."
+    told = GaugeMetricFamily(f"{_PREFIX}upstream_up", what, labels=["upstream"])
+    for name, state in service.upstreams.health().items():
+        told.add_metric([name], float(state == "closed"))
+    return told
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(_PREFIX + name, what, value)
+
+
+def _counter(name: str, what: str, value: float) -> Metric:
+    return CounterMetricFamily(_PREFIX + name, what, value)
