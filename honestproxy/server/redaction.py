@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from honestproxy.errors import SettingsError
@@ -17,6 +18,9 @@ MARK: Final = "[redacted]"
 
 LONGEST: Final = 100_000
 """Characters of one text that are looked at; what is behind them isn't shown either."""
+
+_LINE: Final = 1000
+"""Characters of a name or a reason."""
 
 
 def _prefixed(*kinds: str) -> tuple[str, ...]:
@@ -58,6 +62,7 @@ class Redaction:
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self.patterns = tuple(patterns)
         self._own = [_compiled(pattern) for pattern in self.patterns]
+        self._lines = lru_cache(maxsize=1000)(self._line)  # names come again and again
 
     def text(self, text: str) -> str:
         """The text, with a mark in the place of each secret, and no longer than may be."""
@@ -69,6 +74,16 @@ class Redaction:
         for pattern in self._own:
             text = pattern.sub(MARK, text)
         return text
+
+    def line(self, text: str) -> str:
+        """A name or a reason as any database takes it: no secrets, NULs or lone surrogates."""
+        return self._lines(text[:_LINE])
+
+    def _line(self, text: str) -> str:
+        text = self.text(text)
+        if text.isascii() and text.isprintable():
+            return text
+        return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
     def value(self, value: Any) -> Any:
         """JSON with every text in it redacted."""

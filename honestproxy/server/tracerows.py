@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from honestproxy.types import Doubts, Usage
 
 _MOST: Final = 2**63 - 1
-_LINE: Final = 1000
-"""Characters of a name or a reason that are stored."""
-
 _STEP: Final = 4000
 """Bytes that a step of a trace takes beside what its client sent."""
 
@@ -78,11 +75,11 @@ class Noted:
             id=self.id,
             created=created,
             api=api,
-            model=_line(model, redaction),
+            model=model and redaction.line(model),
             strategy=strategy,
             arm=arm,
             outcome=outcome,
-            reason=_line(reason, redaction),
+            reason=reason and redaction.line(reason),
             status=status,
             failed=failed,
             client_left=left,
@@ -98,7 +95,7 @@ class Noted:
             confidence=self._doubts.confidence if self._doubts else None,
             upstream=self._upstream,
             key_id=key,
-            error=_line(self._error, redaction),
+            error=self._error and redaction.line(self._error),
             trace=self._told(),
         )
 
@@ -132,13 +129,3 @@ def _sum(usages: Sequence[Usage], name: str) -> int | None:
     """The sum of what upstreams told, if any told it; what isn't a number of tokens counts not."""
     counts = [n for usage in usages if type(n := usage.get(name)) is int and 0 <= n <= _MOST]
     return min(sum(counts), _MOST) if counts else None
-
-
-def _line(text: str | None, redaction: Redaction) -> str | None:
-    """A text as any database takes it: short, without secrets, NULs and lone surrogates."""
-    if text is None:
-        return None
-    text = redaction.text(text[:_LINE])
-    if text.isprintable() and text.isascii():
-        return text
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
