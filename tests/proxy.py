@@ -15,6 +15,7 @@ import uvicorn
 from openai import AsyncOpenAI
 
 from honestproxy.server import create_app
+from honestproxy.server.app import Proxy as App
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
 from tests.upstreams import (
@@ -120,11 +121,13 @@ class Proxy:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, backend: Backend | None = None) -> AsyncIterator[str]:
+async def serving(
+    settings: Settings, backend: Backend | None = None, app: App | None = None
+) -> AsyncIterator[str]:
     """The proxy over real HTTP; yields its base URL."""
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    app = create_app(settings, backend)
+    app = app or create_app(settings, backend)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:

@@ -36,7 +36,8 @@ _SECRETS: Final = tuple(
         (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
         (
             ("ecret", "ECRET"),
-            r"(?i:secret_?(?:access_?)?key)[\"']?\s{0,9}[=:]\s{0,9}[\"']?[A-Za-z0-9+/=_-]{16,}+",
+            r"(?i:\b(?:aws_?)?secret_?(?:access_?)?key)[\"']?\s{0,9}[=:]\s{0,9}[\"']?"
+            r"[A-Za-z0-9+/=_-]{16,}+[\"']?",
         ),
         (("gh",), r"\bgh[pousr]_[A-Za-z0-9]{30,}+"),
         (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{22,}+"),

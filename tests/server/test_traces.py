@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from honestproxy.server.traces import LastTraces
+from honestproxy.server.traces import Kept, LastTraces
 from tests.proxy import DOUBT, DRAFT, MERGED, Proxy, ask, proxy, script
 from tests.upstreams import Reply, answer, chunk, event
 
@@ -118,9 +118,9 @@ def test_the_last_traces_are_bounded_in_number_and_in_size() -> None:
     few, small = LastTraces(most=2), LastTraces(room=10)
     for kept in (few, small):
         for name in "abc":
-            kept.keep(name, name.encode() * 4)
-        assert [kept.find(name) for name in "abc"] == [None, b"bbbb", b"cccc"]
-    small.keep("b", b"b" * 11)
-    assert (small.find("b"), small.find("c")) == (None, b"cccc")
-    small.keep("c", b"c" * 10)
-    assert small.find("c") == b"c" * 10
+            kept.keep(name, Kept(name.encode() * 4))
+        assert [kept.find(name) for name in "abc"] == [None, Kept(b"bbbb"), Kept(b"cccc")]
+    small.keep("b", Kept(b"b" * 11))
+    assert (small.find("b"), small.find("c")) == (None, Kept(b"cccc"))
+    small.keep("c", Kept(b"c" * 10))
+    assert small.find("c") == Kept(b"c" * 10)
