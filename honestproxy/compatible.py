@@ -99,9 +99,13 @@ class Compatible:
             raise InvalidRequest("the upstream lists no models; name one with --model")
         return str(listed[0]["id"])
 
+    async def settled(self) -> None:
+        """Return once all is deleted that is to be."""
+        await asyncio.gather(*self._discarding)
+
     async def aclose(self) -> None:
         """Close the backend, where it needs that, once all is deleted that is to be."""
-        await asyncio.gather(*self._discarding)
+        await self.settled()
         if close := getattr(self._backend, "aclose", None):
             await close()
 

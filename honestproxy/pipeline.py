@@ -37,14 +37,23 @@ class Pipeline:
     Raises InvalidRequest or PromptError at once where strategy or prompts can't work.
     """
 
-    def __init__(self, backend: Backend, settings: Settings | None = None) -> None:
+    is_routed = False
+
+    def __init__(
+        self, backend: Backend, settings: Settings | None = None, prompts: Prompts | None = None
+    ) -> None:
         self.backend = backend
         self.settings = settings or Settings()
-        self.prompts = Prompts(self.settings.prompts)
-        self.prompts.check()
+        self.prompts = prompts or Prompts(self.settings.prompts)
+        if prompts is None:  # those that are given have been checked
+            self.prompts.check()
         self.default_strategy = self.settings.strategy or traits(backend).default_strategy
         _named(self.default_strategy)
         self._compatible = Compatible(backend)
+
+    def of(self, model: str) -> Pipeline:
+        """The pipeline that answers for a model of that name: here, the same for all."""
+        return self
 
     def run(self, request: ChatRequest) -> AnyRun:
         """One turn, not begun yet. Raises InvalidRequest where it asks for what isn't there."""
@@ -75,6 +84,15 @@ class Pipeline:
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The backend's models."""
         return await self._compatible.models(headers)
+
+    async def load(self) -> None:
+        """Load the backend, where that takes its time."""
+        if warm_up := getattr(self.backend, "load", None):
+            await warm_up()
+
+    async def settled(self) -> None:
+        """Return once all is deleted upstream that is to be."""
+        await self._compatible.settled()
 
     async def aclose(self) -> None:
         """Close the backend."""

@@ -39,6 +39,7 @@ FORBIDDEN = {
     "run": ["wire", "pipeline", "strategies", "backends", "server"],
     "verbatim": ["wire", "pipeline", "strategies", "backends", "server"],
     "pipeline": ["wire", "server"],
+    "router": ["wire", "server"],
     "evals": ["server", "client"],
     "server": ["client", "evals"],
     "client": [],
@@ -124,7 +125,7 @@ def settings_table() -> str:
 def _default(name: str, value: object) -> str:
     if value is PydanticUndefined:
         return {"cache": "the user's cache folder", "exemplars": "in the user's data folder"}[name]
-    if value is None or value == ():
+    if value in (None, (), {}):
         return "–"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

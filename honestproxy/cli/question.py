@@ -17,7 +17,8 @@ from honestproxy.trace import Honesty
 from honestproxy.types import ChatRequest, Message, Options
 
 if TYPE_CHECKING:
-    from honestproxy.pipeline import Pipeline
+    from honestproxy.backends.upstreams import Upstreams
+    from honestproxy.router import Pipelines
     from honestproxy.settings import Settings
     from honestproxy.types import Backend
 
@@ -93,12 +94,15 @@ def check(settings: Settings) -> None:
         raise SettingsError(f"exemplars: no folder {settings.exemplars}; {remedy}")
 
 
-async def loaded(settings: Settings) -> Backend:
-    """The backend that the settings name, ready to answer; a local model loads first."""
+async def loaded(settings: Settings, upstreams: Upstreams | None = None) -> Backend:
+    """The backend that the settings name, ready to answer; a local model loads first.
+
+    It is opened among `upstreams`, where others may be asked as well.
+    """
     from honestproxy.backends import load
     from honestproxy.compatible import Compatible
 
-    backend = load(settings)
+    backend = upstreams.named(None) if upstreams else load(settings)
     warm_up = getattr(backend, "load", None)
     if warm_up is not None:
         try:
@@ -114,13 +118,18 @@ async def loaded(settings: Settings) -> Backend:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Pipeline]:
-    """The pipeline that the settings describe; closed with its backend at the end."""
-    from honestproxy.pipeline import Pipeline
+async def opened(settings: Settings) -> AsyncIterator[Pipelines]:
+    """The pipeline that the settings describe, or several; closed with all upstreams at the end."""
+    from honestproxy.backends.upstreams import Upstreams
+    from honestproxy.router import routed
 
     check(settings)
-    pipeline = Pipeline(await loaded(settings), settings)
+    upstreams = Upstreams(settings)
+    await loaded(settings, upstreams)
+    pipeline = routed(upstreams, settings)
     try:
+        if pipeline.is_routed and settings.model:
+            await pipeline.of(settings.model).load()
         yield pipeline
     finally:
         await pipeline.aclose()
@@ -134,7 +143,7 @@ async def pick_model(backend: Backend, settings: Settings) -> str:
 
 
 async def ask(
-    pipeline: Pipeline,
+    pipeline: Pipelines,
     model: str,
     messages: list[Message],
     *,

@@ -154,22 +154,25 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> None:
+    from honestproxy.backends.upstreams import Upstreams
     from honestproxy.server import create_app
     from honestproxy.server.logs import configure
 
     configure(settings)
-    backend = await question.loaded(settings)
-    app = create_app(settings, backend)
+    upstreams = Upstreams(settings)
+    await question.loaded(settings, upstreams)
+    app = create_app(settings, upstreams)
     try:
         await app.service.start()
     except BaseException:
         await app.service.aclose()
         raise
     url = url_of(settings.host, listener.getsockname()[1])
-    strategy = question.default_strategy(settings, backend)
+    pipeline = app.service.pipeline
+    strategy = pipeline.default_strategy
 
     async def announce() -> None:
-        model, trouble = await _listed_model(settings, backend)
+        model, trouble = await _listed_model(settings, pipeline)
         if as_json:
             print_json({"url": url, "model": model, "strategy": strategy})
         else:
@@ -229,7 +232,8 @@ def _say_hello(
     stdout().print(
         f"honestproxy listens on {url}\n"
         f"compare raw and wrapped answers at {url.removesuffix('v1')}\n"
-        f"upstream {safe(settings.upstream)} · strategy {strategy}\n\n"
+        f"upstream {safe(', '.join((settings.upstream, *settings.upstreams)))} "
+        f"· strategy {strategy}\n\n"
         f"{how_to_try(url, safe(model or 'MODEL'))}\n\nCtrl-C stops it.",
         soft_wrap=True,
     )

@@ -22,4 +22,6 @@ def own(settings: Settings | None, strategy: str | None) -> Settings:
     chosen = {} if strategy is None else {"strategy": strategy}
     # A wrapped client writes nothing down, whatever the settings say that it shares with a server.
     silent = {"traces": "off", "trace_store": None}
-    return given.model_copy(update={**free, **chosen, **silent})
+    # Whatever a model is called, the client's own API answers.
+    alone: dict[str, object] = {"upstreams": {}, "fallbacks": ()}
+    return given.model_copy(update={**free, **chosen, **silent, **alone})

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy import __version__
+from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import HonestProxyError, InvalidRequest
 from honestproxy.server import (
     chat,
@@ -122,8 +123,12 @@ class Direct(Response):
         await self._endpoint(scope, receive, send)
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> Proxy:
+def create_app(
+    settings: Settings | None = None, backend: Backend | Upstreams | None = None
+) -> Proxy:
     """The proxy as an ASGI application; without a backend, it opens the one that settings name.
+
+    A backend stands in for the setting `upstream`; all of them may be given, opened already.
 
     Raises SettingsError, PromptError or BackendError where they can't work.
     """

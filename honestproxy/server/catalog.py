@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, UnknownModel
-from honestproxy.pipeline import Pipeline
+from honestproxy.router import Pipelines
 from honestproxy.server.caller import ANYONE, Caller
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
@@ -33,7 +33,7 @@ _LISTED_WITHIN: Final = 5.0
 class Catalog:
     """The upstream's models and their variants `model@strategy`."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+    def __init__(self, pipeline: Pipelines, settings: Settings) -> None:
         self._pipeline = pipeline
         self._settings = settings
         self._known: frozenset[str] = frozenset()
@@ -75,7 +75,7 @@ class Catalog:
 
     async def _unlisted(self, name: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
         """What the upstream itself says of a model that it doesn't list."""
-        relay = getattr(self._pipeline.backend, "relay", None)
+        relay = getattr(self._pipeline.of(name).backend, "relay", None)
         if relay is None:
             return None
         exchange = await relay("GET", f"/models/{quote(name, safe='/:@')}", headers, None)

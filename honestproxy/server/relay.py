@@ -17,9 +17,10 @@ from honestproxy.server.account import Account
 from honestproxy.server.admission import Admission, stopping
 from honestproxy.server.answering import concluded
 from honestproxy.server.caller import Caller
-from honestproxy.server.incoming import Upload, headers_of
+from honestproxy.server.incoming import LARGE, Upload, headers_of
 from honestproxy.server.usage import Overheard
 from honestproxy.server.watching import Watched
+from honestproxy.types import Document
 from honestproxy.wire.reply import ChatWriter
 from honestproxy.wire.request import FORWARDED
 
@@ -72,11 +73,12 @@ class Relay:
             account.overheard = upload.overheard = Overheard()
             send = account.overheard.hearing(send)
             await _check(caller, scope["method"], upload)
+        model = await _model(upload) if service.pipeline.is_routed else ""
         await upload.begin()
         async with service.admission.place(caller, scope, upload.receive):
             with Watched(upload.receive, at_once=upload.is_coming) as watched:
                 try:
-                    exchange = await self._open(scope, upload)
+                    exchange = await self._open(scope, upload, model)
                     try:
                         account.failed = await _passed_on(exchange, send, service.admission)
                     finally:
@@ -84,9 +86,9 @@ class Relay:
                 finally:
                     account.left = watched.left
 
-    async def _open(self, scope: Scope, upload: Upload) -> Any:
+    async def _open(self, scope: Scope, upload: Upload, model: str) -> Any:
         method, headers = scope["method"], upload.headers
-        relay = getattr(scope["service"].pipeline.backend, "relay", None)
+        relay = getattr(scope["service"].pipeline.of(model).backend, "relay", None)
         if _OWN in scope["path"]:
             raise InvalidRequest(f"{method} {scope['path']}: there is no such path", status=404)
         if relay is None:
@@ -112,6 +114,30 @@ async def _check(caller: Caller, method: str, upload: Upload) -> None:
     caller.check_strategy("raw")
     if caller.models is not None:
         caller.check_relayed(upload.hold(caller.confined(await upload.whole())))
+
+
+async def _model(upload: Upload) -> str:
+    """The model that a JSON body names, by which it finds its upstream; empty where none is.
+
+    Raises TooLarge for a body that is too large to be read.
+    """
+    kind = upload.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        return ""
+    if upload.is_coming:
+        upload.hold(await upload.whole())
+    body = upload.body()
+    if not isinstance(body, bytes):
+        return ""
+    named = await asyncio.to_thread(_named, body) if len(body) > LARGE else _named(body)
+    return named if isinstance(named, str) else ""
+
+
+def _named(body: bytes) -> Any:
+    try:
+        return Document(body).get("model")
+    except (ValueError, RecursionError):
+        return None  # the upstream says what is wrong with it
 
 
 def _path(scope: Scope) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from honestproxy import backends
+from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import HonestProxyError
-from honestproxy.pipeline import Pipeline
+from honestproxy.router import routed
 from honestproxy.server.account import Lasting, Observer
 from honestproxy.server.admission import Admission
 from honestproxy.server.cache import AnswerCache, answer_cache
@@ -43,10 +43,15 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, backend: Backend | None = None, before: Service | None = None
+        self,
+        settings: Settings,
+        backend: Backend | Upstreams | None = None,
+        before: Service | None = None,
     ) -> None:
         self.settings = settings
-        self.pipeline = Pipeline(backend or backends.load(settings), settings)
+        opened = backend if isinstance(backend, Upstreams) else Upstreams(settings, backend)
+        self.upstreams = opened
+        self.pipeline = routed(opened, settings)
         self.catalog = Catalog(self.pipeline, settings)
         self.guard = Guard(settings.host, settings.allowed_hosts)
         self.access: Access = door(settings.keys, before.access if before else None)
@@ -111,9 +116,7 @@ class Service:
         for part in self.lasting:
             await part.start()
         await self._recall()
-        warm_up = getattr(self.pipeline.backend, "load", None)
-        if warm_up is not None:
-            await warm_up()
+        await self.pipeline.load()
 
     async def aclose(self, other: Service | None = None) -> None:
         """Let go of connections, and of what lasts unless `other` goes on with it."""

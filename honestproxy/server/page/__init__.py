@@ -65,7 +65,7 @@ def page(request: Request) -> Response:
 def about(request: Request) -> dict[str, Any]:
     """What the page lets choose from: strategies that work here, each with what it does."""
     service: Service = request.scope["service"]
-    reads = hasattr(service.pipeline.backend, "read")
+    reads = hasattr(service.pipeline.of(service.settings.model or "").backend, "read")
     names = [n for n in service.catalog.strategies() if n != "raw" and (n != "introspect" or reads)]
     return {
         "version": __version__,
