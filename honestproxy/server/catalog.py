@@ -13,6 +13,7 @@ from urllib.parse import quote
 from honestproxy.errors import HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.router import Pipelines
 from honestproxy.server.caller import ANYONE, Caller
+from honestproxy.server.guard import climbs
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
 from honestproxy.types import ChatRequest, read
@@ -76,7 +77,7 @@ class Catalog:
     async def _unlisted(self, name: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
         """What the upstream itself says of a model that it doesn't list."""
         relay = getattr(self._pipeline.of(name).backend, "relay", None)
-        if relay is None:
+        if relay is None or climbs(name):
             return None
         exchange = await relay("GET", f"/models/{quote(name, safe='/:@')}", headers, None)
         try:

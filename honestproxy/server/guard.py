@@ -8,6 +8,7 @@ first is therefore refused, and so is its asking.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
@@ -106,6 +107,11 @@ def path_of(scope: Scope) -> str:
     """The request's path, below where this application may be mounted in another."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+def climbs(path: str) -> bool:
+    """Whether a path, unquoted, leads above where it begins: to what no client is to reach."""
+    return bool({".", ".."} & set(re.split(r"[/\\]", path)))
 
 
 def _unasked(told: Mapping[bytes, bytes]) -> str | None:

@@ -17,6 +17,7 @@ from honestproxy.server.account import Account
 from honestproxy.server.admission import Admission, stopping
 from honestproxy.server.answering import concluded
 from honestproxy.server.caller import Caller
+from honestproxy.server.guard import climbs
 from honestproxy.server.incoming import LARGE, Upload, headers_of
 from honestproxy.server.usage import Overheard
 from honestproxy.server.watching import Watched
@@ -144,7 +145,7 @@ def _path(scope: Scope) -> str:
     """The path below the upstream's base, as the client wrote it, with its query."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     path = raw.decode("latin-1").partition("?")[0].removeprefix(scope.get("root_path", ""))
-    if {".", ".."} & set(re.split(r"[/\\]", unquote(path))):
+    if climbs(unquote(path)):
         raise InvalidRequest(f"{path}: a path must not climb", status=400)
     query = scope["query_string"].decode("latin-1")
     return path.removeprefix("/v1") + (f"?{query}" if query else "")
