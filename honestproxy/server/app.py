@@ -91,6 +91,8 @@ class Proxy(FastAPI):
             await after.aclose(before)
             raise
         self.service = after
+        if after.metrics is not None:
+            after.metrics.reloaded(done=True)
         await before.retire(after)
 
 

@@ -4,12 +4,15 @@ import asyncio
 import json
 from collections.abc import Mapping
 
+import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from honestproxy.server import create_app
+from honestproxy.settings import Settings
 from tests.proxy import DOUBT, ask, proxy, script
-from tests.upstreams import Reply, answer, completion, event
+from tests.upstreams import Reply, answer, completion, event, upstream
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 ERROR = {"error": {"message": "secret-words", "type": "x", "code": "secret-code"}}
@@ -22,14 +25,17 @@ async def read(running, accept: str = "") -> str:
         return await got.text()
 
 
-async def samples(running) -> dict[tuple[str, frozenset], float]:
+def by_labels(text: str) -> dict[tuple[str, frozenset], float]:
     """Every sample's value by its name and labels."""
-    families = plain(await read(running))
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in families
+        for family in plain(text)
         for sample in family.samples
     }
+
+
+async def samples(running) -> dict[tuple[str, frozenset], float]:
+    return by_labels(await read(running))
 
 
 def at(found: Mapping[tuple[str, frozenset], float], name: str, **labels: str) -> float:
@@ -244,3 +250,74 @@ async def test_two_proxies_in_one_process_count_apart():
         await one.post(ask())
         assert total(await samples(one), "requests_total") == 1
         assert total(await samples(other), "requests_total") == 0
+
+
+async def test_what_waits_and_what_is_turned_away_is_told():
+    hold = Reply(then="hold")
+    limits = {"max_concurrency": 1, "max_queue": 1, "queue_timeout": 60.0}
+    async with proxy(lambda _: hold, **limits) as running:
+        asking = [asyncio.create_task(running.post(ask())) for _ in range(2)]
+        await running.upstream.holding.wait()
+        async with asyncio.timeout(10):
+            while at(await samples(running), "requests_queued") < 1:
+                await asyncio.sleep(0.01)
+        assert (await running.post(ask()))[0] == 429
+        found = await samples(running)
+        for task in asking:
+            task.cancel()
+        ended = await counted(running, 3)
+    assert at(found, "requests_in_flight") == 1
+    assert at(found, "requests_shed_total") == 1
+    refused = {"strategy": "none", "status": "429", "outcome": "error"}
+    assert at(found, "requests_total", **done(**refused)) == 1
+    assert (at(ended, "requests_in_flight"), at(ended, "requests_queued")) == (0, 0)
+
+
+async def test_an_upstream_that_is_left_alone_is_down():
+    async with proxy(script(draft=answer({}, status=500)), breaker_failures=2) as running:
+        assert at(await samples(running), "upstream_up", upstream="default") == 1
+        for _ in range(3):
+            await running.post(ask(honesty={"strategy": "raw"}))
+        found = await samples(running)
+    assert at(found, "upstream_up", upstream="default") == 0
+    assert at(found, "calls_total", step="draft", result="upstream_unavailable") == 1
+
+
+async def test_answers_from_a_cache_are_counted_and_cost_no_calls():
+    async with proxy(script(confusion=DOUBT), answer_cache="memory") as running:
+        for _ in range(3):
+            await running.post(ask())
+        found = await samples(running)
+    assert at(found, "answer_cache_lookups_total", result="miss") == 1
+    assert at(found, "answer_cache_lookups_total", result="hit") == 2
+    assert at(found, "requests_total", **done(strategy="gated", outcome="rewritten")) == 3
+    assert at(found, "calls_total", step="draft", result="ok") == 1
+    assert at(found, "doubts_total", kind="latest_information") == 1
+
+
+async def test_traces_are_counted_as_they_are_written(tmp_path):
+    store = f"sqlite:///{tmp_path / 'traces.db'}"
+    async with proxy(script(), trace_store=store) as running:
+        for _ in range(3):
+            await running.post(ask())
+        async with asyncio.timeout(10):
+            while at(found := await samples(running), "traces_written_total") < 3:
+                await asyncio.sleep(0.01)
+    assert at(found, "traces_pending") == at(found, "traces_shed_total") == 0
+
+
+async def test_what_was_counted_outlives_a_reload():
+    async with upstream(script()) as server:
+        settings = Settings(upstream=server.url)
+        app = create_app(settings)
+        inside = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=inside, base_url="http://127.0.0.1") as client:
+            for strategy in ("gated", "raw"):
+                await app.reload(settings.model_copy(update={"strategy": strategy}))
+                await client.post("/v1/chat/completions", json=ask())
+            text = (await client.get("/metrics")).text
+        await app.service.aclose()
+    found = by_labels(text)
+    assert at(found, "requests_total", **done(strategy="gated", outcome="draft_kept")) == 1
+    assert at(found, "requests_total", **done(strategy="raw", outcome="passed_through")) == 1
+    assert at(found, "reloads_total", result="done") == 2
