@@ -13,7 +13,7 @@ import typer
 
 from honestproxy.cli import question
 from honestproxy.cli.options import FAILURE, Json, with_settings
-from honestproxy.cli.output import count, print_json, safe, stderr, stdout
+from honestproxy.cli.output import count, noted, print_json, safe, stderr, stdout
 from honestproxy.cli.watching import watched
 from honestproxy.errors import EvaluationError, HonestProxyError
 from honestproxy.settings import Settings
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from honestproxy.evals.records import Sample
     from honestproxy.evals.runs import Judging, Tally
     from honestproxy.evals.samples import Loaded, Source
+    from honestproxy.ray.cluster import Reserved
+    from honestproxy.types import Backend
 
 Data = Annotated[
     list[str],
@@ -77,6 +79,21 @@ Judges = Annotated[
         metavar="JUDGE,...", help="What it judges, folders of prompts/judge/; all but pairwise."
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Spread the questions over a Ray cluster: HOST:PORT, ray://HOST:PORT, auto, or "
+        "local, which starts one here.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--ray-workers", min=1, help="Workers of the cluster; one a node where unset."),
+]
+Cpus = Annotated[float, typer.Option("--ray-cpus", min=0.1, help="CPUs that each worker reserves.")]
+Gpus = Annotated[float, typer.Option("--ray-gpus", min=0, help="GPUs that each worker reserves.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,8 @@ class Asked:
     concurrency: int
     share_drafts: bool
     bench: Bench | None
+    cluster: str | None
+    reserved: Reserved
 
 
 @with_settings("prompts", "prompt_set", "threshold", "capabilities", "on_failure")
@@ -116,6 +135,10 @@ def ab(
     judge: JudgeUpstream = None,
     judge_model: JudgeModel = None,
     judges: Judges = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
     as_json: Json = False,
 ) -> None:
     """Compare arms on the same questions; the same command again goes on where it stopped."""
@@ -123,6 +146,7 @@ def ab(
     from honestproxy.evals import prices, samples, stats
     from honestproxy.evals.log import Folder
     from honestproxy.evals.patience import Patience
+    from honestproxy.ray.cluster import Reserved
 
     question.check(settings)
     stats.check_installed()  # what the report needs, before hours are spent on answers
@@ -153,6 +177,8 @@ def ab(
             concurrency=concurrency,
             share_drafts=share_drafts,
             bench=_bench(settings, judge, judge_model, judges, concurrency),
+            cluster=cluster,
+            reserved=Reserved(workers, cpus, gpus),
         )
         with _resumable(out):
             tally = asyncio.run(_run(asked))
@@ -217,7 +243,7 @@ async def _run(asked: Asked) -> Tally:
             judging,
             _prices(asked, arms),
             _judge_price(asked, judging),
-            asked.concurrency,
+            place.concurrency,
             asked.share_drafts,
         )
         with watched() as watch:
@@ -232,7 +258,18 @@ def _placed(asked: Asked) -> AbstractAsyncContextManager[Place]:
     from honestproxy.evals.here import Asking, Here
 
     asking = Asking(asked.settings, asked.patience, asked.fields)
-    return Here(asking, question.loaded)
+    if asked.cluster is None:
+        return Here(asking, _opened, asked.concurrency)
+    from honestproxy.ray.spread import spread
+
+    return spread(asked.cluster, asked.reserved, asking, asked.concurrency)
+
+
+async def _opened(settings: Settings) -> Backend:
+    from honestproxy.evals.here import ready
+
+    with noted(f"loading {settings.upstream} …") as note:
+        return await ready(settings, note.update)
 
 
 def _kept(asked: Asked, log: Log) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
+from honestproxy import backends
 from honestproxy.compatible import Compatible
 from honestproxy.evals.answers import Answers, Entrants
 from honestproxy.evals.arms import Arm
@@ -18,10 +19,8 @@ from honestproxy.evals.judging import Judging
 from honestproxy.evals.patience import Patience
 from honestproxy.evals.runs import Judging as AnyJudging
 from honestproxy.settings import Settings
+from honestproxy.strategies import READING
 from honestproxy.types import Backend
-
-_READING: Final = frozenset({"introspect", "gated", "curiosity"})
-"""Strategies for which a local model's reader is to be ready."""
 
 Load = Callable[[Settings], Awaitable[Backend]]
 """Opens the upstream of some settings, ready to answer."""
@@ -49,6 +48,11 @@ class Bench:
 class Place(Protocol):
     """Where a run's questions are asked."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many are asked at once."""
+        ...
+
     async def known(self, arms: Sequence[Arm]) -> list[Arm]:
         """The arms, their models known: where none is named, the first that is listed."""
         ...
@@ -65,7 +69,8 @@ class Place(Protocol):
 class Here:
     """In this process: each upstream is opened once, and closed at the end."""
 
-    def __init__(self, asking: Asking, load: Load) -> None:
+    def __init__(self, asking: Asking, load: Load, concurrency: int = 8) -> None:
+        self.concurrency = concurrency
         self._asking = asking
         self._load = load
         self._open = AsyncExitStack()
@@ -80,6 +85,10 @@ class Here:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
         await self._open.aclose()
 
     async def known(self, arms: Sequence[Arm]) -> list[Arm]:
@@ -130,6 +139,24 @@ class Here:
         return backend
 
 
+async def ready(settings: Settings, progress: Callable[[str], object] | None = None) -> Backend:
+    """The one upstream that settings name, ready to answer; a local model loads first.
+
+    No other one stands in for it, and nobody but the run asks it again: answers are an arm's own.
+    """
+    backend = backends.opened(settings)
+    told = () if progress is None else (progress,)
+    try:
+        if hasattr(backend, "load"):
+            await backend.load(*told)
+            if settings.strategy in READING and hasattr(backend, "load_reader"):
+                await backend.load_reader(*told)  # the first fit takes a while
+    except BaseException:
+        await Compatible(backend).aclose()
+        raise
+    return backend
+
+
 def _settings_of(settings: Settings, upstream: str, strategies: Sequence[str]) -> Settings:
     """The settings for one upstream. The key goes to no other host than it is for."""
     is_there = urlsplit(upstream)[:2] == urlsplit(settings.upstream)[:2]
@@ -137,7 +164,7 @@ def _settings_of(settings: Settings, upstream: str, strategies: Sequence[str]) -
         "upstream": upstream,
         "upstream_key": settings.upstream_key if is_there else None,
         "model": None,
-        "strategy": next((name for name in strategies if name in _READING), "raw"),
+        "strategy": next((name for name in strategies if name in READING), "raw"),
         "strategies_allowed": None,
     }
     return settings.model_copy(update=changes)

@@ -23,3 +23,6 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     "introspect": introspect,
 }
 """Every strategy by the name that users choose it by."""
+
+READING: Final = frozenset({"introspect", "gated", "curiosity"})
+"""Those that read inside the model, where they can."""
