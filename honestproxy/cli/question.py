@@ -69,10 +69,6 @@ def conversation(words: list[str], system: str | None) -> list[Message]:
     return [{"role": "system", "content": system}, asked] if system else [asked]
 
 
-_READS = frozenset({"introspect", "gated", "curiosity"})
-"""Strategies that read inside the model, where they can."""
-
-
 def default_strategy(settings: Settings, backend: Backend) -> str:
     """The strategy where a request names none."""
     from honestproxy.backends import traits
@@ -101,6 +97,7 @@ async def loaded(settings: Settings, upstreams: Upstreams | None = None) -> Back
     """
     from honestproxy.backends import load
     from honestproxy.compatible import Compatible
+    from honestproxy.strategies import READING
 
     backend = upstreams.named(None) if upstreams else load(settings)
     warm_up = getattr(backend, "load", None)
@@ -108,7 +105,7 @@ async def loaded(settings: Settings, upstreams: Upstreams | None = None) -> Back
         try:
             with noted(f"loading {settings.upstream} …") as note:
                 await warm_up(note.update)
-                if default_strategy(settings, backend) in _READS:
+                if default_strategy(settings, backend) in READING:
                     # The first fit takes a while: better now than within the first answer.
                     await getattr(backend, "load_reader", warm_up)(note.update)
         except BaseException:
