@@ -11,6 +11,7 @@ from honestproxy.cli import (
     ab,
     ask,
     compare,
+    config,
     doctor,
     introspect,
     judge,
@@ -20,6 +21,7 @@ from honestproxy.cli import (
     prompts,
     report,
     serve,
+    traces,
 )
 
 app = typer.Typer(
@@ -59,6 +61,8 @@ app.add_typer(introspect.app, name="introspect")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(traces.app, name="traces")
+app.add_typer(config.app, name="config")
 app.command()(doctor.doctor)
 
 

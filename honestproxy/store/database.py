@@ -74,7 +74,7 @@ class Database:
 
         Raises SettingsError where the database can't be used, isn't ours or is newer than we are.
         """
-        with self._told():
+        with explained(self.name):
             if self.path is not None:
                 make_file(self.path)
             with self._alone() as connection:
@@ -88,7 +88,7 @@ class Database:
         """Whether there are tables of ours. Raises SettingsError as `prepare` does."""
         if self.path and not self.path.exists():
             return False
-        with self._told(), self.engine.connect() as connection:
+        with explained(self.name), self.engine.connect() as connection:
             version = self._version(connection)
         if version not in (None, KNOWN[-1]):
             raise SettingsError(
@@ -116,16 +116,6 @@ class Database:
             event.listen(engine, "connect", _on_connect)
             event.listen(engine, "begin", _on_begin)
         return engine
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What the driver raises, as an error that says what to do."""
-        try:
-            yield
-        except OSError as error:
-            raise SettingsError(f"{self.name}: {error.strerror}; {_REMEDY}") from None
-        except SQLAlchemyError as error:
-            raise SettingsError(f"{self.name} can't be used: {why(error)}; {_REMEDY}") from None
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
@@ -166,6 +156,17 @@ class Database:
                 time.sleep(0.05)  # SQLite doesn't wait here itself while another process does so
             finally:
                 raw.close()
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """What the driver raises, as an error that names the database and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"{name}: {error.strerror}; {_REMEDY}") from None
+    except SQLAlchemyError as error:
+        raise SettingsError(f"{name} can't be used: {why(error)}; {_REMEDY}") from None
 
 
 @contextmanager

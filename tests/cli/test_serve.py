@@ -143,3 +143,53 @@ def test_without_keys_it_listens_on_this_machine_alone(cli, host):
 )
 def test_the_url_is_one_that_a_client_can_use(host, url):
     assert url_of(host, 8400) == url
+
+
+def traces_of(cli, *words):
+    return json.loads(cli("traces", "--json", *words).stdout)["traces"]
+
+
+def test_what_it_answers_is_stored_in_the_users_own_folder_without_texts(cli, home):
+    with serving(*GOLD, "--json") as process:
+        asked = [{"role": "user", "content": "What is the price of gold?"}]
+        answer = post(ready(process)["url"], model="gold-1", messages=asked)
+        process.terminate()
+        process.wait(ANSWERS_WITHIN)
+    (found,) = traces_of(cli)
+    assert found["trace_id"] == answer["honesty"]["trace_id"]
+    assert found["outcome"] == answer["honesty"]["outcome"]
+    folder = home / "data" / "honestproxy"
+    assert {file.stat().st_mode & 0o077 for file in folder.iterdir()} == {0}
+    assert b"price of gold" not in b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def test_without_traces_no_file_is_made(home):
+    with serving(*GOLD, "--json", "--traces", "off") as process:
+        ready(process)
+    assert not (home / "data").exists()
+
+
+def test_a_folder_that_may_not_be_written_is_said_and_costs_only_the_traces(home, monkeypatch):
+    (home / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "file"))
+    with serving(*GOLD, "--json") as process:
+        assert ready(process)["model"] == "gold-1"
+        process.terminate()
+        assert "no traces are stored" in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://root:planted@127.0.0.1/x", "'mysql' is not known here"),
+        ("sqlite:///notes.txt", "not a database"),
+        ("postgresql://app:planted@127.0.0.1:9/x", "postgresql://app:***@127.0.0.1:9/x can't be"),
+    ],
+)
+def test_a_trace_store_that_is_none_of_ours_is_one_line_and_exit_code_2(cli, home, url, says):
+    (home / "notes.txt").write_text("Dear diary, " * 100)
+    done = cli("serve", *GOLD, "--trace-store", url)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert "planted" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
