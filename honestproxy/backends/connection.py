@@ -6,8 +6,11 @@ import asyncio
 import io
 import os
 import re
+import struct
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -35,9 +38,12 @@ _LARGE: Final = 1_000_000
 MOST: Final = 100_000_000
 """Bytes of one answer at most, unpacked, where it is held: no upstream may fill our memory."""
 _LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
+_FORGET: Final = struct.pack("ii", 1, 0)  # SO_LINGER's: on, for no time
 _RETRIED: Final = (aiohttp.ServerDisconnectedError, ConnectionResetError)
 _FRESH: Final = ContextVar("fresh", default=False)
 """Whether this task's last request went over a connection that was made for it."""
+_USED: Final[ContextVar[asyncio.Transport | None]] = ContextVar("used", default=None)
+"""The way that this task's last request went."""
 
 Body = bytes | AsyncIterable[bytes] | None
 
@@ -113,6 +119,7 @@ class Http:
         url = self._urls.get(path) or self._url(path)
         request, options = self._client().request, {"headers": headers, "allow_redirects": False}
         _FRESH.set(False)
+        _USED.set(None)
         try:
             try:
                 answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
@@ -123,6 +130,9 @@ class Http:
         except (aiohttp.ClientError, OSError) as error:
             # Not chained: aiohttp's errors hold the request's headers.
             raise self._failure(error) from None
+        except asyncio.CancelledError:
+            _break_off(_USED.get(), body)
+            raise
         return _Answer(answer, self.name)
 
     async def aclose(self) -> None:
@@ -166,7 +176,15 @@ class Http:
 
 
 class _Connector(TCPConnector):
-    """Remembers that a connection is new: one that breaks then wasn't closed while idle."""
+    """Remembers which connection is used, and that it is new.
+
+    One that is new and breaks wasn't closed while idle.
+    """
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        _USED.set(connection.transport)
+        return connection
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
         _FRESH.set(True)
@@ -244,7 +262,15 @@ class _Answer:
             pass  # the answer is complete; only the connection can't be used again
 
     def close(self) -> None:
-        self._response.close()  # what was read to its end has gone back to the pool before
+        # What was read to its end has gone back to the pool before. What wasn't is aborted: what
+        # is left of a large request would be held until the upstream reads it.
+        if connection := self._response.connection:
+            transport = connection.transport
+            self._response.close()
+            if transport is not None:
+                transport.abort()
+        else:
+            self._response.close()
 
     def _lost(self) -> UpstreamError:
         return UpstreamBroken(f"{self._name} broke off in mid-answer: the connection was lost")
@@ -272,6 +298,20 @@ def _checked(url: str) -> URL:
             "as in http://127.0.0.1:11434/v1"
         )
     return parsed
+
+
+def _break_off(transport: asyncio.Transport | None, body: Body) -> None:
+    """End a request that may not have been sent whole yet.
+
+    Closed, as it is by now, its connection would wait for the upstream to read what it may never;
+    so would the kernel with a large one, unless it is told to forget that.
+    """
+    if transport is None:
+        return
+    if not isinstance(body, bytes | None) or len(body or b"") > _LONG_LINE:
+        with suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _FORGET)
+    transport.abort()
 
 
 def _payload(body: Body) -> Body | io.BytesIO:

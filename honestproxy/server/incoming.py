@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from starlette.types import Message, Receive, Scope
@@ -19,8 +20,11 @@ WHOLE: Final = "honestproxy.whole"
 LARGE: Final = 1_000_000
 """Bytes beyond which a body is worked on in a thread: it would hold all others up."""
 
-_AHEAD: Final = 8_000_000
-"""Bytes that are read of an upload beyond what its upstream has taken."""
+_AHEAD: Final = 1_000_000
+"""Bytes that are read of an upload beyond what its upstream has taken, while it takes some."""
+
+_STALLED: Final = 0.25
+"""Seconds without that, after which as much is read as a JSON body may have."""
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -59,7 +63,8 @@ class Upload:
     """A body that is passed on as it comes, read some way ahead of its upstream.
 
     So a client's leaving is noticed even while the upstream reads nothing: let `receive` be
-    watched. `failed` says why the rest of the body will not come.
+    watched. Leaving comes behind all that was sent before; where that is more than a JSON body
+    may have, it waits for the upstream. `failed` says why the rest of the body will not come.
     """
 
     def __init__(self, scope: Scope, receive: Receive, headers: dict[str, str]) -> None:
@@ -68,11 +73,13 @@ class Upload:
         self.failed: TooSlow | None = None
         self._scope = scope
         self._receive = receive
-        self._patience = scope["service"].settings.body_timeout
+        settings: Settings = scope["service"].settings
+        self._patience, self._most = settings.body_timeout, settings.max_body_bytes
         length = self.headers.get("content-length", "0")
         self.is_coming = self._is_there = "transfer-encoding" in self.headers or length != "0"
         self._ahead: deque[bytes] = deque()
         self._size = 0
+        self._taken_at = 0.0
         self._news, self._room = asyncio.Event(), asyncio.Event()
 
     async def whole(self) -> bytes:
@@ -108,11 +115,9 @@ class Upload:
 
     async def receive(self) -> Message:
         """The client's next event: a part of the body, which is taken in, or its leaving."""
-        while self.is_coming and self._size > _AHEAD:
-            self._room.clear()
-            await self._room.wait()
         if not self.is_coming:
             return await self._receive()
+        await self._until_wanted()
         message: Message = {"type": "http.request", "body": b"", "more_body": False}
         try:
             async with asyncio.timeout(self._patience):
@@ -123,11 +128,24 @@ class Upload:
         self._take_in(message.get("body", b""))
         return message
 
+    async def _until_wanted(self) -> None:
+        """Wait while enough has been read ahead."""
+        clock = asyncio.get_running_loop().time
+        while self._size > _AHEAD:
+            if self._size <= self._most and clock() - self._taken_at >= _STALLED:
+                return
+            self._room.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STALLED):
+                    await self._room.wait()
+
     async def _parts(self) -> AsyncGenerator[bytes, None]:
+        clock = asyncio.get_running_loop().time
         while True:
             while self._ahead:
                 part = self._ahead.popleft()
                 self._size -= len(part)
+                self._taken_at = clock()
                 self._room.set()
                 yield part
             if self.failed:
