@@ -190,7 +190,7 @@ def _same(seen: Seen, row: dict[str, Any]) -> bool:
 
 def _outcome(row: dict[str, Any]) -> str:
     """A row's outcome in the words of /metrics."""
-    if row["left"]:
+    if row["client_left"]:
         return "client_left"
     return "error" if row["failed"] else str(row["outcome"] or "error")
 

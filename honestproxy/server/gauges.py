@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -19,11 +20,16 @@ def now(service: Service) -> Iterator[Metric]:
     yield _gauge("requests_in_flight", "Requests that are being answered.", places.busy)
     yield _gauge("requests_queued", "Requests that wait for a place.", places.waiting)
     yield _counter("requests_shed", "Requests that found no place in time.", places.shed)
+    yield _gauge("tasks", "Tasks of the event loop; some outlast every request.", _tasks())
     yield _upstreams(service)
     if (store := service.store) is not None:
         yield _counter("traces_written", "Traces that are in the store.", store.written)
         yield _counter("traces_shed", "Traces that were given up.", store.shed)
         yield _gauge("traces_pending", "Traces on their way to the store.", store.pending)
+
+
+def _tasks() -> int:
+    return len(asyncio.all_tasks())
 
 
 def _upstreams(service: Service) -> Metric:
