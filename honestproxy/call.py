@@ -7,15 +7,39 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from honestproxy.errors import HonestProxyError, StepFailed, UpstreamBroken, UpstreamTimeout
 from honestproxy.trace import Step
-from honestproxy.types import Answerer, ChatResponse, Chunk, Message
+from honestproxy.types import Answerer, ChatRequest, ChatResponse, Chunk, Message
 
 log = logging.getLogger(__name__)
 _AHEAD: Final = 256
 """Chunks that a call may run ahead of a slow client before it stops reading its upstream."""
+
+
+class Deadline(NamedTuple):
+    """Until when an answer must have come, by the running loop's clock, and which setting says so.
+
+    `seconds` is what that setting allows.
+    """
+
+    at: float
+    seconds: float
+    setting: str = "step_timeout"
+
+    @classmethod
+    def after(cls, seconds: float, setting: str = "step_timeout") -> Self:
+        """So many seconds from now."""
+        return cls(asyncio.get_running_loop().time() + seconds, seconds, setting)
+
+    def missed(self, step: str) -> UpstreamTimeout:
+        """The error of a step that has no answer by then."""
+        what = f"the {step} step" if self.setting == "step_timeout" else "the turn"
+        where = "" if self.setting == "step_timeout" else f" in its {step} step"
+        return UpstreamTimeout(
+            f"{what} took longer than {self.seconds:g} s{where} (setting {self.setting})"
+        )
 
 
 class Call:
@@ -33,7 +57,7 @@ class Call:
         backend: Answerer,
         *,
         streamed: bool,
-        seconds: float,
+        deadline: Deadline,
         accepted: asyncio.Event | None = None,
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> None:
@@ -46,8 +70,9 @@ class Call:
         self._settled = settled
         self.accepted = accepted or asyncio.Event()
         self._is_streamed = streamed
-        run = self._streamed(backend) if streamed else backend.complete(step.request)
-        self._task = asyncio.create_task(timed(step, run, seconds), name=f"step {step.name}")
+        request = step.request.until(deadline.at)
+        run = self._streamed(backend, request) if streamed else backend.complete(request)
+        self._task = asyncio.create_task(timed(step, run, deadline), name=f"step {step.name}")
         self._task.add_done_callback(self._ended)
 
     def __await__(self) -> Generator[Any, None, ChatResponse]:
@@ -113,9 +138,9 @@ class Call:
         if settled and (reason := error or untouchable(task.result())):
             settled(self, reason)
 
-    async def _streamed(self, backend: Answerer) -> ChatResponse:
+    async def _streamed(self, backend: Answerer, request: ChatRequest) -> ChatResponse:
         assembly = Assembly()
-        async with aclosing(backend.stream(self.step.request)) as chunks:
+        async with aclosing(backend.stream(request)) as chunks:
             async for chunk in chunks:
                 if chunk.headers:
                     self.headers = chunk.headers
@@ -126,7 +151,9 @@ class Call:
                 if self._settled and assembly.has_tool_calls:
                     self._settled(self, "tool calls")
                 await self._backpressure()
-        return assembly.response()
+        response = assembly.response()
+        response.headers = self.headers
+        return response
 
     async def _backpressure(self) -> None:
         while self._readers and len(self._chunks) - min(self._readers.values()) > _AHEAD:
@@ -134,32 +161,32 @@ class Call:
             await self._room.wait()
 
 
-async def timed(step: Step, run: Awaitable[ChatResponse], seconds: float) -> ChatResponse:
+async def timed(step: Step, run: Awaitable[ChatResponse], deadline: Deadline) -> ChatResponse:
     """The step's answer, with what it took written down; raises UpstreamError where it failed."""
     started = time.perf_counter()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(deadline.at):
             response = await run
     except Exception as error:  # noqa: BLE001 - becomes one of ours
-        raise failure(step, error, seconds) from None
+        raise failure(step, error, deadline) from None
     finally:
         step.seconds = round(time.perf_counter() - started, 4)
     step.response, step.usage = response, response.usage
     return response
 
 
-def failure(step: Step, error: Exception, seconds: float) -> HonestProxyError:
+def failure(step: Step, error: Exception, deadline: Deadline) -> HonestProxyError:
     """What went wrong in a step, as an error of ours; of which kind it is, the step tells."""
-    ours = _ours(step, error, seconds)
+    ours = _ours(step, error, deadline)
     step.failure = type(ours).code or str(ours.status)  # an instance's code may be an upstream's
     return ours
 
 
-def _ours(step: Step, error: Exception, seconds: float) -> HonestProxyError:
+def _ours(step: Step, error: Exception, deadline: Deadline) -> HonestProxyError:
     if isinstance(error, HonestProxyError):
         return error
     if isinstance(error, TimeoutError):
-        return UpstreamTimeout(f"the {step.name} step took longer than {seconds:g} s")
+        return deadline.missed(step.name)
     log.error("the %s step failed", step.name, exc_info=error)
     return UpstreamBroken(f"the {step.name} step failed: {type(error).__name__}")
 

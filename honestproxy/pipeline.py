@@ -50,6 +50,8 @@ class Pipeline:
         self.default_strategy = self.settings.strategy or traits(backend).default_strategy
         _named(self.default_strategy)
         self._compatible = Compatible(backend)
+        limits = ("step_timeout", "turn_timeout")
+        self._one_call = min((getattr(self.settings, name), name) for name in limits)
 
     def of(self, model: str) -> Pipeline:
         """The pipeline that answers for a model of that name: here, the same for all."""
@@ -62,7 +64,7 @@ class Pipeline:
         if not traits(self.backend).responses:
             request = request.without_origin()
         if strategy is raw:
-            return Verbatim(self.backend, request, Trace(name), self.settings.step_timeout)
+            return Verbatim(self.backend, request, Trace(name), self._one_call)
         rule = self._rule(request, name)
         if rule:
             strategy = annotate if _may_annotate(request) else raw
@@ -140,6 +142,9 @@ class Pipeline:
             threshold=settings.threshold if options.threshold is None else options.threshold,
             confusion_tokens=settings.confusion_tokens or traits(self.backend).confusion_tokens,
             step_timeout=settings.step_timeout,
+            turn_timeout=settings.turn_timeout,
+            max_calls=settings.max_calls,
+            max_tokens=settings.max_tokens,
             paper=paper,
             rambles=traits(self.backend).rambles,
         )

@@ -92,7 +92,7 @@ class ChoiceTurn(Turn):
             Step(name, request),
             _Part(whole, self.index),
             streamed=self.streamed,
-            seconds=self.limits.step_timeout,
+            deadline=self.limits.deadline(self.began),
             settled=settled,
         )
         self.calls.append(call)

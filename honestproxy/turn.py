@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from honestproxy import conversation
-from honestproxy.call import Call
+from honestproxy.call import Call, Deadline
 from honestproxy.compatible import IDEMPOTENCY, Compatible
 from honestproxy.doubts import Scores
 from honestproxy.errors import StepFailed
 from honestproxy.templates import Prompt, Prompts, block
 from honestproxy.trace import Step, Trace
-from honestproxy.types import ChatRequest, ChatResponse, Doubts, Options
+from honestproxy.types import ChatRequest, ChatResponse, Doubts, Options, Usage
 
 
 class View(Protocol):
@@ -71,8 +72,35 @@ class Limits:
     threshold: float = 0.8
     confusion_tokens: int = 4096
     step_timeout: float = 600.0
+    turn_timeout: float = math.inf
+    max_calls: int | None = None
+    max_tokens: int | None = None
     paper: bool = False
     rambles: bool = False
+
+    def deadline(self, began: float) -> Deadline:
+        """For a step that begins now, of a turn that began then: its own, or the turn's."""
+        step = Deadline.after(self.step_timeout)
+        turn = began + self.turn_timeout
+        return step if step.at <= turn else Deadline(turn, self.turn_timeout, "turn_timeout")
+
+    def check(self, step: str, trace: Trace) -> None:
+        """Raise StepFailed where a step would go beyond what a turn may cost."""
+        calls = len(trace.steps)
+        if self.max_calls is not None and calls >= self.max_calls:
+            made = f"{calls} {'call' if calls == 1 else 'calls'}"
+            raise _over_budget(step, f"the turn has made {made} (setting max_calls)")
+        if self.max_tokens is not None and (used := _tokens(trace.usage)) >= self.max_tokens:
+            raise _over_budget(step, f"the turn has used {used} tokens (setting max_tokens)")
+
+
+def _tokens(usage: Usage) -> int:
+    read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    return int(usage.get("total_tokens") or read + written)
+
+
+def _over_budget(step: str, why: str) -> StepFailed:
+    return StepFailed(f"the {step} step wasn't sent: {why}", code="over_budget")
 
 
 @dataclass(slots=True)
@@ -99,6 +127,7 @@ class Turn:
     draft: Call | None = None
     scores: Mapping[str, Any] | None = None
     calls: list[Call] = field(default_factory=list)
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
     kept: asyncio.Future[Keep] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -174,12 +203,12 @@ class Turn:
 
         Raises InvalidRequest where the backend can't read there.
         """
+        deadline = self.limits.deadline(self.began)
         try:
-            async with asyncio.timeout(self.limits.step_timeout):
+            async with asyncio.timeout_at(deadline.at):
                 scores = await self.backend.read(self.request)
         except TimeoutError:
-            seconds = self.limits.step_timeout
-            raise StepFailed(f"reading took longer than {seconds:g} s") from None
+            raise StepFailed(deadline.missed("reading").message) from None
         return scores.without(conversation.lifted(self.request, self.limits.capabilities))
 
     def opening(self, name: str) -> Prompt:
@@ -231,6 +260,13 @@ class Turn:
         else:
             self.kept.set_result(Keep(call, reason))
 
+    def _check_limits(self, step: str) -> None:
+        """Raise where the turn has no call, token or second left for a step."""
+        self.limits.check(step, self.trace)
+        deadline = self.limits.deadline(self.began)
+        if deadline.at <= asyncio.get_running_loop().time():
+            raise deadline.missed(step)
+
     def _prompt(self, name: str, values: Mapping[str, str | ChatResponse]) -> tuple[Prompt, str]:
         prompt = self.prompts[name]
         texts = {
@@ -255,8 +291,9 @@ class Turn:
         prompt: Prompt | None = None,
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> Call:
-        shaped = self._shaped(request, name)
-        step = Step(name, shaped)
+        if name != "draft":  # what the client asked for itself always goes
+            self._check_limits(name)
+        step = Step(name, self._shaped(request, name))
         step.scores = self.scores
         if prompt:
             step.prompt, step.digest = prompt.name, prompt.digest
@@ -267,7 +304,7 @@ class Turn:
             step,
             self.backend,
             streamed=self.streamed,
-            seconds=self.limits.step_timeout,
+            deadline=self.limits.deadline(self.began),
             accepted=None if self.calls else self.accepted,
             settled=settled,
         )

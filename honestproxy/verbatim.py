@@ -8,33 +8,35 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from honestproxy.call import failure, timed
+from honestproxy.call import Deadline, failure, timed
 from honestproxy.compatible import closing
 from honestproxy.trace import Honesty, Step, Trace
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
 
 class Verbatim:
-    """One call, and nothing around it that its client would have to wait for."""
+    """One call, and nothing around it that its client would have to wait for.
+
+    `limit` is its seconds, and the setting that says so.
+    """
 
     verbatim = True
 
     def __init__(
-        self, backend: Backend, request: ChatRequest, trace: Trace, seconds: float
+        self, backend: Backend, request: ChatRequest, trace: Trace, limit: tuple[float, str]
     ) -> None:
         self.honesty = Honesty(trace, "passed_through", "raw")
         self.headers: Mapping[str, str] = {}
         self._backend = backend
-        self._seconds = seconds
+        self._limit = limit
         self._step = Step("draft", request.without_options())
         trace.steps.append(self._step)
 
     async def complete(self) -> ChatResponse:
         """The upstream's answer, whole."""
-        self._begin()
+        deadline, request = self._begin()
         try:
-            answer = self._backend.complete(self._step.request)
-            return await timed(self._step, answer, self._seconds)
+            return await timed(self._step, self._backend.complete(request), deadline)
         except asyncio.CancelledError:
             self._step.error = "cancelled"
             raise
@@ -53,15 +55,13 @@ class Verbatim:
 
     async def reads(self) -> AsyncGenerator[list[Chunk], None]:
         """The same, as many at once as came at once."""
-        self._begin()
+        deadline, request = self._begin()
         several = getattr(self._backend, "reads", None)
-        request = self._step.request
         reads = several(request) if several else singly(self._backend.stream(request))
         self._step.last = last = deque[Chunk](maxlen=3)  # one of them tells the usage
-        deadline = asyncio.get_running_loop().time() + self._seconds
         try:
             while True:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline.at):
                     chunks = await anext(reads)
                 if chunks and chunks[0].headers:
                     self.headers = chunks[0].headers
@@ -74,7 +74,7 @@ class Verbatim:
             raise
         except Exception as error:  # noqa: BLE001 - becomes one of ours
             self._step.error = str(error)
-            raise failure(self._step, error, self._seconds) from None
+            raise failure(self._step, error, deadline) from None
         finally:
             self._step.usage = next((usage for c in last if (usage := c.usage)), None)
             self._end()
@@ -84,9 +84,11 @@ class Verbatim:
         """Never before the first chunk, which says so."""
         await asyncio.Event().wait()
 
-    def _begin(self) -> None:
+    def _begin(self) -> tuple[Deadline, ChatRequest]:
         if watch := self.honesty.trace.watch:
             watch(self._step)
+        deadline = Deadline.after(*self._limit)
+        return deadline, self._step.request.until(deadline.at)
 
     def _end(self) -> None:
         trace = self.honesty.trace

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from honestproxy.backends.scripted import Scripted
-from honestproxy.call import Assembly, Call
+from honestproxy.call import Assembly, Call, Deadline
 from honestproxy.errors import UpstreamBroken
 from honestproxy.trace import Step
 from honestproxy.types import ChatRequest, ChatResponse, Chunk
 
 
 def call(backend: Any, *, streamed: bool = True, seconds: float = 5) -> Call:
-    return Call(Step("draft", ChatRequest({})), backend, streamed=streamed, seconds=seconds)
+    step, deadline = Step("draft", ChatRequest({})), Deadline.after(seconds)
+    return Call(step, backend, streamed=streamed, deadline=deadline)
 
 
 async def test_a_stream_can_be_awaited_and_read_again_from_its_beginning() -> None:

@@ -30,20 +30,22 @@ _SILENT: Final = 8
 
 
 class Named(NamedTuple):
-    """An upstream and what it is called."""
+    """An upstream, what it is called, and whether the client's own key is for it, too."""
 
     name: str
     backend: Backend
+    takes_key: bool = False
 
 
 class Failover:
     """Several upstreams, asked in order until one answers; it has what the first has.
 
     The next is asked where one can't be reached, breaks, takes too long, is left alone, or says
-    408, 429 or 5xx. It gets the request under its own key, without the client's. A step's time
-    is shared: each upstream has an equal part of what is left. Relayed paths are the first's
-    alone, and so is what only it can mean: a conversation that it keeps, an answer that it is
-    to go on with.
+    408, 429 or 5xx. It gets the request under its own key, without the client's unless that is
+    for it, too. A step's time is shared: each upstream has an equal part of what is left.
+
+    Relayed paths are the first's alone, and so is what only it can mean: a conversation that it
+    keeps, an answer that it is to go on with.
     """
 
     def __init__(self, chain: Sequence[Named]) -> None:
@@ -87,11 +89,11 @@ class Failover:
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """What the first lists that can."""
         failures: dict[str, HonestProxyError] = {}
-        for name, backend in (self._first, *self._others):
+        for one in (self._first, *self._others):
             try:
-                return await backend.models(_without_account(headers or {}, bool(failures)))
+                return await one.backend.models(self._headers(headers or {}, one))
             except HonestProxyError as error:
-                _take(failures, name, error)
+                _take(failures, one.name, error)
         raise _failed(failures)
 
     async def aclose(self) -> None:
@@ -115,31 +117,39 @@ class Failover:
         Raises the error of the very first, with a hint of what else failed.
         """
         failures: dict[str, HonestProxyError] = {}
-        for name, backend, deadline in self._in_turn(request):
+        for one, deadline in self._in_turn(request):
+            backend = self._asked.get(one.name, one.backend)
             try:
-                asked = self._translated(request, name) if failures else request
-                return name, await _within(deadline, name, backend, asked, ask)
+                asked = self._translated(request, one)
+                return one.name, await _within(deadline, one.name, backend, asked, ask)
             except HonestProxyError as error:
-                _take(failures, name, error)
+                _take(failures, one.name, error)
         raise _failed(failures)
 
-    def _in_turn(self, request: ChatRequest) -> Iterator[tuple[str, Answerer, float | None]]:
+    def _in_turn(self, request: ChatRequest) -> Iterator[tuple[Named, float | None]]:
         """Each upstream, and until when it has time; the last has all that is left."""
         is_lasting = request.origin is not None and request.origin.is_lasting
         others = [] if is_lasting or "echo" in request else self._others
-        for at, (name, backend) in enumerate([self._first, *others]):
+        for at, one in enumerate([self._first, *others]):
             deadline, left = None, len(others) + 1 - at
             if request.deadline is not None and left > 1:
                 now = asyncio.get_running_loop().time()
                 deadline = now + (request.deadline - now) / left
-            yield name, self._asked.get(name, backend), deadline
+            yield one, deadline
 
-    def _translated(self, request: ChatRequest, name: str) -> ChatRequest:
-        """The request as another upstream than the first may see it."""
-        asked = request.with_headers(_without_account(request.headers, True))
+    def _translated(self, request: ChatRequest, one: Named) -> ChatRequest:
+        """The request as that upstream may see it."""
+        if one is self._first:
+            return request
+        asked = request.with_headers(self._headers(request.headers, one))
         asked.query = ""
-        backend = next(one.backend for one in self._others if one.name == name)
-        return asked if traits(backend).responses else asked.without_origin()
+        return asked if traits(one.backend).responses else asked.without_origin()
+
+    def _headers(self, headers: Mapping[str, str], one: Named) -> Mapping[str, str]:
+        """What of the client's headers that upstream may see."""
+        if one is self._first or one.takes_key:
+            return headers
+        return {name: value for name, value in headers.items() if name.lower() in _KEPT}
 
     async def _load(self, progress: Callable[[str], None] | None = None) -> None:
         for one in (self._first, *self._others):
@@ -149,10 +159,9 @@ class Failover:
     async def _discard(self, request: ChatRequest, response: ChatResponse) -> None:
         """Have the answer deleted by the upstream that gave it."""
         name = response.headers.get(HEADER, self._first.name)
-        backend = next(b for n, b in (self._first, *self._others) if n == name)
-        if delete := getattr(backend, "discard", None):
-            is_first = name == self._first.name
-            await delete(request if is_first else self._translated(request, name), response)
+        one = next(each for each in (self._first, *self._others) if each.name == name)
+        if delete := getattr(one.backend, "discard", None):
+            await delete(self._translated(request, one), response)
 
 
 async def _within(
@@ -214,10 +223,3 @@ def _failed(failures: Mapping[str, HonestProxyError]) -> HonestProxyError:
     (_, first), *others = failures.items()
     told = ", ".join(f"{name!r} ({error.status}: {error.message})" for name, error in others)
     return first.adding(f"its fallbacks failed, too: {told}") if told else first
-
-
-def _without_account(headers: Mapping[str, str], is_other: bool) -> Mapping[str, str]:
-    """What an upstream may see of the client's headers: all, or for an other one no account."""
-    if not is_other:
-        return headers
-    return {name: value for name, value in headers.items() if name.lower() in _KEPT}

@@ -42,7 +42,7 @@ class Upstreams:
         """
         name = name or DEFAULT
         if name not in self._chains:
-            chain = [Named(one, self._own(one)) for one in self._chain(name)]
+            chain = [Named(one, self._own(one), self._takes_key(one)) for one in self._chain(name)]
             self._chains[name] = Failover(chain) if len(chain) > 1 else chain[0].backend
         return self._chains[name]
 
@@ -79,6 +79,9 @@ class Upstreams:
         if name == DEFAULT:
             return self._settings.fallbacks
         return self._known(name).fallbacks
+
+    def _takes_key(self, name: str) -> bool:
+        return name != DEFAULT and self._known(name).pass_key
 
     def _known(self, name: str) -> UpstreamSettings:
         known = self._settings.upstreams

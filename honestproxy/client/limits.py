@@ -12,6 +12,7 @@ _UNBOUND: Final = {
     "ping_interval": _DAY,
     "step_timeout": _DAY,
     "stream_head_wait": _DAY,
+    "turn_timeout": _DAY,
 }
 
 

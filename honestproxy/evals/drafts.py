@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
-from honestproxy.call import Call
+from honestproxy.call import Call, Deadline
 from honestproxy.evals.records import Answered
 from honestproxy.trace import Step
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
@@ -62,7 +62,8 @@ class Drafts:
             return _replayed(made, request.model)
         if made is None:
             step = Step("draft", request)
-            made = Call(step, self._backend, streamed=True, seconds=self._seconds)
+            deadline = Deadline.after(self._seconds)
+            made = Call(step, self._backend, streamed=True, deadline=deadline)
             self._shared[key] = made
         return _listening(made)
 
