@@ -211,15 +211,17 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
         ({"a": ["a"]}, "a → a"),
         ({"a": ["b"], "b": ["a"]}, "a → b → a"),
         ({"a": ["d", "b"], "b": ["c"], "c": ["b"], "d": []}, "b → c → b"),
+        ({"": ["a"], "a": ["default"]}, "default → a → default"),
     ],
 )
 def test_fallbacks_that_lead_in_a_circle_are_told(tmp_path, fallbacks, circle) -> None:
     tables = [
-        f'[upstreams.{name}]\nurl = "http://{name}/v1"\nfallbacks = {names}\n'
+        (f'[upstreams.{name}]\nurl = "http://{name}/v1"\n' if name else "")
+        + f"fallbacks = {names}\n"
         for name, names in fallbacks.items()
     ]
     (told,) = mistakes(tmp_path, "".join(tables))
-    assert told.endswith(f".fallbacks: fallbacks lead in a circle: {circle}")
+    assert told.endswith(f"fallbacks: fallbacks lead in a circle: {circle}")
 
 
 def test_fallbacks_that_meet_again_are_no_circle(tmp_path: Path) -> None:

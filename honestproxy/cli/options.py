@@ -44,11 +44,14 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def with_settings(*more: str, common: tuple[str, ...] = COMMON) -> Callable[[Command], Command]:
+def with_settings(
+    *more: str, common: tuple[str, ...] = COMMON, read: Callable[..., Any] = load
+) -> Callable[[Command], Command]:
     """Give a command `settings`, with flags for the common ones and those named in `more`.
 
     The command's first parameter is replaced by `--config` and a flag for each setting. A flag
-    that would do nothing in a command isn't among its `common` ones.
+    that would do nothing in a command isn't among its `common` ones. `read` makes of the config
+    file's path and of the flags what the command gets.
     """
     names = common + more
 
@@ -56,7 +59,7 @@ def with_settings(*more: str, common: tuple[str, ...] = COMMON) -> Callable[[Com
         def run(**values: Any) -> None:
             with errors_in_one_line(as_json=values.get("as_json", False)):
                 flags = {name: values.pop(name) for name in names}
-                command(load(values.pop("config"), **flags), **values)
+                command(read(values.pop("config"), **flags), **values)
 
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         return _dressed(run, command, [*own, *map(_flag, names), _keyword("config", _Config)])

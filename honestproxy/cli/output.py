@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from honestproxy.errors import SettingsError
+
 if TYPE_CHECKING:
     from honestproxy.errors import HonestProxyError
 
@@ -40,12 +42,17 @@ def print_json(value: Any, *, error: bool = False) -> None:
 
 
 def print_error(error: HonestProxyError, *, as_json: bool) -> None:
-    """`error: …` on stderr, or the object that OpenAI's API gives it."""
+    """`error: …` on stderr, or the object that OpenAI's API gives it.
+
+    Mistakes in settings are told together, a line each.
+    """
     if as_json:
         print_json(error.body(), error=True)
         return
-    line = " ".join(safe(error.message).split())
-    stderr().print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+    several = error.message.splitlines() if isinstance(error, SettingsError) else [error.message]
+    for message in several:
+        line = " ".join(safe(message).split())
+        stderr().print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
 
 
 def safe(text: str) -> str:

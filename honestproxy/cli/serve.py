@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from honestproxy.cli import question
-from honestproxy.cli.options import Json, with_settings
+from honestproxy.cli.options import COMMON, Json, with_settings
 from honestproxy.cli.output import print_json, safe, stderr, stdout
 from honestproxy.errors import HonestProxyError, SettingsError
 from honestproxy.settings import Settings
@@ -21,38 +21,12 @@ if TYPE_CHECKING:
 
     from honestproxy.types import Backend
 
-FLAGS = (
-    "host",
-    "port",
-    "prompts",
-    "prompt_set",
-    "threshold",
-    "capabilities",
-    "strategies_allowed",
-    "experiment",
-    "experiment_header",
-    "allowed_hosts",
-    "keys",
-    "allow_open",
-    "on_failure",
-    "reply",
-    "usage",
-    "variants",
-    "cache",
-    "exemplars",
-    "confusion_tokens",
-    "stream_head_wait",
-    "ping_interval",
-    "connect_timeout",
-    "step_timeout",
-    "max_body_bytes",
-    "traces",
-    "trace_store",
-    "trace_days",
-    "log_format",
-    "log_level",
-    "otlp_endpoint",
+FLAGS = tuple(
+    name
+    for name in Settings.model_fields
+    if name not in (*COMMON, "upstream_key", "upstreams", "models")
 )
+"""Every setting but those that are tables, and the key, which a list of processes would show."""
 
 _GRACE = 3
 """Seconds that answers under way are given when the proxy is stopped."""

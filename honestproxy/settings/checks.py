@@ -20,7 +20,8 @@ def mistakes(settings: Settings, defined: Collection[str]) -> Iterator[Mistake]:
     if DEFAULT_NAME in defined:
         yield ("upstreams", DEFAULT_NAME), "that is what `upstream` is called: take another name"
     yield from _undefined(settings, defined)
-    yield from _cycles({name: each.fallbacks for name, each in settings.upstreams.items()})
+    lists = {name: each.fallbacks for name, each in settings.upstreams.items()}
+    yield from _cycles({DEFAULT_NAME: settings.fallbacks, **lists})
     yield from _unknown_strategies(settings)
 
 
@@ -30,7 +31,7 @@ def _undefined(settings: Settings, defined: Collection[str]) -> Iterator[Mistake
         lists["upstreams", name, "fallbacks"] = upstream.fallbacks
     for key, names in lists.items():
         for number, name in enumerate(names):
-            if name not in defined:
+            if name not in defined and (name, len(key)) != (DEFAULT_NAME, 3):
                 hint = nearest(name, defined) if defined else "no [upstreams.NAME] is"
                 yield (*key, number), f"upstream {name!r} is named but not defined; {hint}"
 
@@ -42,7 +43,9 @@ def _cycles(fallbacks: Mapping[str, tuple[str, ...]]) -> Iterator[Mistake]:
         if cycle and frozenset(cycle) not in told:
             told.add(frozenset(cycle))
             shown = " → ".join((*cycle, cycle[0]))
-            yield ("upstreams", start, "fallbacks"), f"fallbacks lead in a circle: {shown}"
+            key: Key = ("upstreams", start, "fallbacks")
+            is_default = start == DEFAULT_NAME
+            yield key[2:] if is_default else key, f"fallbacks lead in a circle: {shown}"
 
 
 def _cycle(start: str, fallbacks: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -70,9 +70,16 @@ class _Table(BaseModel):
 class UpstreamSettings(_Table):
     """`[upstreams.NAME]`: one of several upstreams, and the models that it answers for."""
 
-    url: str = Field(description="Where answers come from: any upstream spec.")
-    key: Key | None = Field(None, description="Its API key: env:NAME or file:PATH.")
-    models: Words = Field((), description="Patterns of model names, such as gpt-*.")
+    url: str = Field(
+        description="Where answers come from: any upstream spec.",
+        examples=["http://127.0.0.1:8000/v1"],
+    )
+    key: Key | None = Field(
+        None, description="Its API key: env:NAME or file:PATH.", examples=["env:HOUSE_KEY"]
+    )
+    models: Words = Field(
+        (), description="Patterns of model names, such as gpt-*.", examples=[["llama-*", "qwen*"]]
+    )
     fallbacks: Words = Field((), description="Upstreams asked where this one fails.")
     pass_key: bool = Field(
         False, description="Whether it gets the client's own Authorization, having no key."
@@ -116,7 +123,7 @@ class Settings(BaseSettings):
     )
     fallbacks: Words = Field(
         (),
-        description="Upstreams of that table, asked in this order where `upstream` fails.",
+        description="Upstreams by name that are asked, in this order, where `upstream` fails.",
         examples=[["house"]],
     )
     model: str | None = Field(
@@ -192,7 +199,7 @@ class Settings(BaseSettings):
         20.0, ge=0, description="Seconds that answers under way are given at the end."
     )
     keys: Path | None = Field(
-        None, description="File of this proxy's own keys, hashed.", examples=["keys.json"]
+        None, description="File of this proxy's own keys, hashed.", examples=["keys.jsonl"]
     )
     allow_open: bool = Field(
         False, description="Listen beyond this machine without keys of one's own."

@@ -41,7 +41,8 @@ class Gathered:
 
     def source(self, key: Key) -> str:
         """Where the value of a key comes from: file and line, a variable, a flag, or a default."""
-        return _place(self.sources, key) or "default"
+        holder = _holder(self.sources, key)
+        return holder.place(key) if holder and holder.depth(key) == len(key) else "default"
 
     def mistake(self, key: Key, what: str) -> str:
         """A mistake at a key, as it is told: its place, its name, and what is wrong."""
@@ -194,4 +195,4 @@ def _order(mistake: str) -> tuple[bool, str, int]:
 
 
 def _mistake(sources: tuple[Source, ...], key: Key, what: str) -> str:
-    return f"{_place(sources, key)}: {dotted(key)}: {what}"
+    return f"{_place(sources, key) or 'default'}: {dotted(key)}: {what}"

@@ -1,0 +1,97 @@
+"""What of settings can be checked without connecting: folders, files, URLs, names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from honestproxy.errors import HonestProxyError
+from honestproxy.settings import Gathered, Settings
+from honestproxy.settings.lines import Key
+
+Check = Callable[[Settings], object]
+
+
+def mistakes(gathered: Gathered) -> Iterator[str]:
+    """Each thing that would keep `serve` from starting, with the place that names it."""
+    settings = gathered.settings
+    for key, check in _CHECKS.items():
+        if told := _told(check, settings):
+            yield gathered.mistake(key, told.removeprefix(f"{key[-1]}: "))
+    for key, alone in _upstreams(settings):
+        if told := _told(_check_upstream, alone):
+            yield gathered.mistake(key, told)
+
+
+def _told(check: Check, settings: Settings) -> str | None:
+    try:
+        check(settings)
+    except HonestProxyError as error:
+        return error.message
+    return None
+
+
+def _upstreams(settings: Settings) -> Iterator[tuple[Key, Settings]]:
+    """Each upstream as if it were the only one."""
+    yield ("upstream",), settings
+    for name, each in settings.upstreams.items():
+        own = {"upstream": each.url, "upstream_key": each.key}
+        yield ("upstreams", name, "url"), settings.model_copy(update=own)
+
+
+def _check_upstream(settings: Settings) -> None:
+    """Local models and modules of one's own are not loaded: that takes time, or runs code."""
+    from honestproxy import backends
+
+    prefix, _, rest = settings.upstream.partition(":")
+    if prefix in ("http", "https", "litellm") or not rest:
+        backends.opened(settings)
+
+
+def _check_prompts(settings: Settings) -> None:
+    from honestproxy.templates import Prompts
+
+    Prompts(settings.prompts).check()
+
+
+def _check_exemplars(settings: Settings) -> None:
+    from honestproxy.cli.question import check
+
+    others = ("prompts", "strategy", "strategies_allowed")  # have been checked
+    check(settings.model_copy(update=dict.fromkeys(others)))
+
+
+def _check_keys(settings: Settings) -> None:
+    from honestproxy.server import keys
+
+    if settings.keys is not None:
+        keys.read(settings.keys)
+
+
+def _check_host(settings: Settings) -> None:
+    from honestproxy.cli.serve import check_exposure
+
+    check_exposure(settings)
+
+
+def _check_trace_store(settings: Settings) -> None:
+    from honestproxy.store.database import Database
+
+    if settings.trace_store is not None and settings.traces != "off":
+        Database(settings.trace_store).close()
+
+
+def _check_answer_cache(settings: Settings) -> None:
+    from honestproxy.server.cache_store import opened
+
+    if settings.answer_cache is not None:
+        opened(settings.answer_cache, settings.answer_cache_seconds)
+
+
+_CHECKS: dict[Key, Check] = {
+    ("prompts",): _check_prompts,
+    ("exemplars",): _check_exemplars,
+    ("keys",): _check_keys,
+    ("host",): _check_host,
+    ("trace_store",): _check_trace_store,
+    ("answer_cache",): _check_answer_cache,
+}

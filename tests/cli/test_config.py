@@ -1,0 +1,195 @@
+"""`honestproxy config`: what is set and where, what can't work, and a file to begin with."""
+
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from honestproxy.server import keys
+from honestproxy.settings import ModelSettings, Settings, UpstreamSettings
+
+TWO = """\
+upstream = "https://one.example/v1"
+upstream_key = "env:ONE_KEY"
+trace_store = "env:STORE"
+otlp_endpoint = "http://user:sk-otlp@127.0.0.1:4318"
+
+[upstreams.house]
+url = "http://127.0.0.1:8000/v1?key=sk-query"
+key = "file:key"
+models = ["llama-*"]
+
+[models."gpt-5*"]
+strategy = "raw"
+"""
+STORE = "postgresql://proxy:sk-store@db/traces"
+
+
+@pytest.fixture
+def two(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings with a key of every kind."""
+    monkeypatch.setenv("ONE_KEY", "sk-one")
+    monkeypatch.setenv("STORE", STORE)
+    monkeypatch.setenv("HONESTPROXY_UPSTREAMS__SPARE__URL", "http://127.0.0.1:8001/v1")
+    monkeypatch.setenv("HONESTPROXY_UPSTREAMS__SPARE__KEY", "sk-spare")
+    (home / "key").write_text("sk-house", "utf-8")
+    (home / "key").chmod(0o600)
+    path = home / "honestproxy.toml"
+    path.write_text(TWO, "utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def test_show_tells_each_setting_and_its_source_but_no_secret(cli, two):
+    done = cli("config", "show", "--port", 8401)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    for line in (
+        'upstream = "https://one.example/v1"  # honestproxy.toml:1',
+        "upstream_key = set (env:ONE_KEY)  # honestproxy.toml:2",
+        "port = 8401  # --port",
+        'host = "127.0.0.1"  # default',
+        'trace_store = "postgresql://proxy:***@db/traces"  # honestproxy.toml:3 (env:STORE)',
+        'upstreams.house.url = "http://127.0.0.1:8000/v1?key=***"  # honestproxy.toml:7',
+        "upstreams.house.key = set (file:key)  # honestproxy.toml:8",
+        'upstreams.house.models = ["llama-*"]  # honestproxy.toml:9',
+        "upstreams.house.pass_key = false  # default",
+        "upstreams.spare.key = set  # environment HONESTPROXY_UPSTREAMS__SPARE__KEY",
+        'models."gpt-5*".strategy = "raw"  # honestproxy.toml:12',
+    ):
+        assert line in lines
+    assert "sk-" not in done.output
+
+
+def test_show_as_json_has_every_setting(cli, two):
+    done = cli("config", "show", "--json")
+    rows = {row["key"]: row for row in json.loads(done.stdout)["settings"]}
+    assert set(Settings.model_fields) - {"upstreams", "models"} <= set(rows)
+    assert rows["upstream_key"]["value"] == "set (env:ONE_KEY)"
+    assert rows["upstreams.house.fallbacks"] == {
+        "key": "upstreams.house.fallbacks",
+        "value": [],
+        "source": "default",
+    }
+    assert "sk-" not in done.output
+
+
+def test_check_of_good_settings_is_one_line(cli, two):
+    done = cli("config", "check")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [  # one of them is HONESTPROXY_CACHE
+        "honestproxy.toml: in order (7 settings, 3 upstreams, 1 rule for models)"
+    ]
+    assert json.loads(cli("config", "check", two, "--json").stdout) == {
+        "ok": True,
+        "file": str(two),
+    }
+
+
+def test_check_tells_every_mistake_with_its_place(cli, home):
+    wrong = home / "wrong.toml"
+    wrong.write_text(
+        'upstream = "nonsense"\nprompts = "nowhere"\nkeys = "nobody.jsonl"\nexemplars = "none"\n'
+        'strategy = "gatde"\ntrace_store = "mysql://u:sk-store@h/db"\n'
+        'answer_cache = "memcached://h"\nhost = "0.0.0.0"\nprot = 1\nport = "many"\n'
+        '[upstreams.house]\nurl = "http://u:sk-url@h/v1"\nfallbacks = ["hose"]\n',
+        "utf-8",
+    )
+    wrong.chmod(0o600)
+    done = cli("config", "check", wrong)
+    assert done.exit_code == 2
+    lines = done.stderr.splitlines()
+    told = {
+        int(line.split(":")[2]): line.partition(": ")[2].partition(": ")[2]
+        for line in lines
+        if line.startswith(f"error: {wrong}:")
+    }
+    assert sorted(told) == [*range(1, 8), 9, 10, 12, 13], done.stderr
+    assert len(lines) == len(told)
+    assert told[1].startswith("upstream: upstream 'nonsense' is not understood")
+    assert "nowhere" in told[2]
+    assert "honestproxy keys create" in told[3]
+    assert "introspect fit" in told[4]
+    assert told[5].endswith("did you mean 'gated'?")
+    assert "trace_store" in told[6]
+    assert told[9].startswith("unknown setting 'prot'; did you mean 'port'?")
+    assert "did you mean 'house'?" in told[13]
+    assert done.stdout == ""
+    assert "sk-" not in done.output
+
+
+def test_check_refuses_to_listen_elsewhere_without_keys(cli, home):
+    done = cli("config", "check", "--host", "0.0.0.0")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --host: host: ")
+    made = home / "keys.jsonl"
+    keys.create(made)
+    assert cli("config", "check", "--host", "0.0.0.0", "--keys", made).exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes")
+def test_check_refuses_keys_that_others_can_read(cli, home, two):
+    made = home / "keys.jsonl"
+    keys.create(made)
+    made.chmod(0o644)
+    (home / "key").chmod(0o644)
+    done = cli("config", "check", "--keys", made)
+    assert done.exit_code == 2
+    assert "--keys: keys: " in done.stderr
+    assert "honestproxy.toml:8: upstreams.house.key: " in done.stderr
+    assert done.stderr.count("chmod 600") == 2
+
+
+def test_a_mistake_as_json_is_an_error_of_openais_shape(cli, home):
+    (home / "honestproxy.toml").write_text("prot = 1\nhots = 1\n", "utf-8")
+    done = cli("config", "check", "--json")
+    assert done.exit_code == 2
+    error = json.loads(done.stderr)["error"]
+    assert error["code"] == "settings_error"
+    assert len(error["message"].splitlines()) == 2
+
+
+def test_show_and_serve_tell_the_same_mistakes(cli, home):
+    (home / "honestproxy.toml").write_text("prot = 1\nhots = 1\n", "utf-8")
+    told = [cli(*words).stderr for words in (("config", "show"), ("serve",), ("config", "check"))]
+    assert told[0] == told[1] == told[2]
+    assert len(told[0].splitlines()) == 2
+
+
+def uncommented(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join(line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in lines)
+
+
+def test_the_example_is_in_order_as_it_is(cli, home):
+    done = cli("config", "example")
+    assert done.exit_code == 0
+    assert tomllib.loads(done.stdout) == {}
+    (home / "honestproxy.toml").write_text(done.stdout, "utf-8")
+    assert cli("config", "check").exit_code == 0
+
+
+def test_the_example_holds_every_setting_and_works_with_all_of_them(cli, home, monkeypatch):
+    text = uncommented(cli("config", "example").stdout)
+    found = tomllib.loads(text)
+    assert set(found) == set(Settings.model_fields)
+    assert set(found["upstreams"]["house"]) == set(UpstreamSettings.model_fields)
+    assert set(found["models"]["gpt-5*"]) == set(ModelSettings.model_fields)
+    (home / "honestproxy.toml").write_text(text, "utf-8")
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-one")
+    monkeypatch.setenv("HOUSE_KEY", "sk-house")
+    monkeypatch.setenv("HOME", str(home))  # where the folders of `~` are
+    (home / "prompts").mkdir()
+    Path(found["exemplars"]).expanduser().mkdir(parents=True)
+    keys.create(home / "keys.jsonl")
+    done = cli("config", "check")
+    assert done.exit_code == 0, done.output
+
+
+def test_an_examples_values_are_the_defaults(cli):
+    found = tomllib.loads(uncommented(cli("config", "example").stdout))
+    settings = Settings()
+    for name in ("upstream", "port", "threshold", "variants", "traces", "max_body_bytes"):
+        assert found[name] == getattr(settings, name)
