@@ -15,7 +15,7 @@ OUTSIDE := $(addprefix $(CLIENTS)/.,langchain openai3 schemathesis node)
 INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix bench bench-memory bench-peers clean
+.PHONY: help run demo test check fix bench bench-memory bench-peers soak clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: .venv/.installed-dev  ## measure speed and cost, beside the peers that ar
 
 bench-memory: .venv/.installed-dev  ## measure memory: idle streams, and growth over many requests
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+soak: .venv/.installed-dev  ## faults and kills at full length, under load: no answer is lost, no trace
+	$(BIN)/python benchmarks/kill.py
 
 bench-peers:  ## install the peers that `make bench` compares with, each apart
 	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venv-peers/%/.installed) || \
