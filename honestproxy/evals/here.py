@@ -149,7 +149,8 @@ async def ready(settings: Settings, progress: Callable[[str], object] | None = N
     try:
         if hasattr(backend, "load"):
             await backend.load(*told)
-            if settings.strategy in READING and hasattr(backend, "load_reader"):
+            strategy = settings.strategy or backends.traits(backend).default_strategy
+            if strategy in READING and hasattr(backend, "load_reader"):
                 await backend.load_reader(*told)  # the first fit takes a while
     except BaseException:
         await Compatible(backend).aclose()
