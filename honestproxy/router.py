@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
-from honestproxy.backends.apart import Apart
 from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import HonestProxyError, UpstreamTimeout
 from honestproxy.pipeline import AnyRun, Pipeline
@@ -55,6 +54,10 @@ class Pipelines(Backend, Protocol):
         """Load what takes its time."""
         ...
 
+    async def settled(self) -> None:
+        """Return once all is deleted upstream that is to be."""
+        ...
+
 
 def routed(upstreams: Upstreams, settings: Settings) -> Pipelines:
     """One pipeline where that is all the settings need, or else a router."""
@@ -83,7 +86,7 @@ class Router:
         self.prompts.check()
         self._pipelines: dict[Way, Pipeline] = {}
         for name in (None, *(name for name, _ in patterns)):
-            backend, own = _backend(upstreams, name, settings), _settings_of(name, settings)
+            backend, own = upstreams.named(name), _settings_of(name, settings)
             for rule in (None, *settings.models):
                 ruled = _ruled(rule, own)
                 self._pipelines[name, rule] = Pipeline(backend, ruled, self.prompts)
@@ -133,8 +136,12 @@ class Router:
 
     async def aclose(self) -> None:
         """Close every upstream, once what is to be deleted there is."""
-        await asyncio.gather(*(pipeline.settled() for pipeline in self._pipelines.values()))
+        await self.settled()
         await self._upstreams.aclose()
+
+    async def settled(self) -> None:
+        """Return once all is deleted upstream that is to be."""
+        await asyncio.gather(*(pipeline.settled() for pipeline in self._pipelines.values()))
 
     async def _listed(
         self, name: str | None, headers: Mapping[str, str] | None
@@ -165,14 +172,6 @@ def _first(patterns: Patterns, model: str) -> str | None:
         if any(fnmatchcase(model, pattern) for pattern in several):
             return name
     return None
-
-
-def _backend(upstreams: Upstreams, name: str | None, settings: Settings) -> Backend:
-    """An upstream; one of a name gets the client's own key only where its settings say so."""
-    backend = upstreams.named(name)
-    if name is None or settings.upstreams[name].pass_key:
-        return backend
-    return Apart(backend)
 
 
 def _settings_of(name: str | None, settings: Settings) -> Settings:

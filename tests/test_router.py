@@ -179,6 +179,13 @@ async def test_a_fallback_gets_no_key_of_the_client():
         assert on.asked("own") == []
 
 
+async def test_where_the_default_is_a_fallback_it_gets_the_clients_key():
+    tables = {"house": {"url": f"http://127.0.0.1:{free_port()}/v1", "fallbacks": ["default"]}}
+    async with running(tables, retries=0) as on:
+        await on.chat("house-1")
+        assert on.keys("own") == {("Bearer client-key", "org-client")}
+
+
 async def test_rules_hold_for_the_models_of_their_pattern():
     rules = {
         "house-raw*": {"strategy": "raw"},

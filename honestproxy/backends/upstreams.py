@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from honestproxy import backends
+from honestproxy.backends.apart import Apart
 from honestproxy.backends.failover import Failover, Named
 from honestproxy.backends.steady import Steady
 from honestproxy.errors import SettingsError
@@ -60,6 +61,8 @@ class Upstreams:
         if name not in self._opened:
             settings = self._settings_of(name)
             backend = backends.opened(settings)
+            if not self._takes_key(name):
+                backend = Apart(backend)
             is_remote = settings.upstream.startswith(_REMOTE)
             self._opened[name] = Steady(backend, settings, name) if is_remote else backend
         return self._opened[name]
@@ -81,7 +84,7 @@ class Upstreams:
         return self._known(name).fallbacks
 
     def _takes_key(self, name: str) -> bool:
-        return name != DEFAULT and self._known(name).pass_key
+        return name == DEFAULT or self._known(name).pass_key
 
     def _known(self, name: str) -> UpstreamSettings:
         known = self._settings.upstreams
