@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch>=2.6,<2.14
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 CLIENTS := .venv/clients
-OUTSIDE := $(addprefix $(CLIENTS)/.,langchain openai3 schemathesis node)
+OUTSIDE := $(addprefix $(CLIENTS)/.,langchain openai3 schemathesis node ray)
 INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
 
 .DEFAULT_GOAL := help
@@ -98,7 +98,7 @@ endef
 # tests are skipped by name; in CI that is an error.
 WITHOUT = { echo "make: could not install $(@F:.%=%) for tests/outside; without a network they are skipped" >&2; test -z "$$CI"; }
 
-$(filter-out %/.node,$(OUTSIDE)): $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
+$(filter-out %/.node %/.ray,$(OUTSIDE)): $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
 	@test -x $(CLIENTS)/$*/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)/$*
 	@$(PIP) --python $(CLIENTS)/$*/bin/python install --quiet --group $* && touch $@ || $(WITHOUT)
 
@@ -109,6 +109,16 @@ $(CLIENTS)/.node: pyproject.toml Makefile | .venv/.installed-dev
 	    --ignore-scripts --no-save --fetch-retries=1 --prefix $(CLIENTS)/node \
 	    openai@7 zod@4 >/dev/null \
 	  && touch $@ || $(WITHOUT)
+
+# Ray is too large for everyone's environment. It lies over ours: what is there isn't installed again.
+$(CLIENTS)/.ray: pyproject.toml Makefile | .venv/.installed-dev
+	@test -x $(CLIENTS)/ray/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)/ray
+	@ours=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  && theirs=$$($(CLIENTS)/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  && echo "import site; site.addsitedir('$$ours')" > "$$theirs/beneath.pth"
+	@needs=$$($(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"])') \
+	  && $(PIP) --python $(CLIENTS)/ray/bin/python install --quiet "$$needs" && touch $@ || $(WITHOUT)
 
 # Peers are no part of our environment: their requirements would fight with ours. OptiLLM asks for
 # 7.7 GB, nearly all of it for its plugins; without them, what its proxy itself imports is enough.
