@@ -40,9 +40,10 @@ FORBIDDEN = {
     "verbatim": ["wire", "pipeline", "strategies", "backends", "server"],
     "pipeline": ["wire", "server"],
     "router": ["wire", "server"],
-    "evals": ["server", "client"],
-    "server": ["client", "evals"],
-    "client": [],
+    "evals": ["server", "client", "ray"],
+    "server": ["client", "evals", "ray"],
+    "client": ["ray"],
+    "ray": ["client"],
 }
 """By part of the package, what it may not import; "" is all of ours. None may import `cli`."""
 
@@ -59,6 +60,7 @@ HEAVY = {
     "rich": "cli",
     "sqlalchemy": "store",
     "alembic": "store",
+    "ray": "ray",
 }
 """Packages that only one part may import. The doctor may ask torch what it can do."""
 
