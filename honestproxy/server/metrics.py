@@ -27,7 +27,7 @@ from honestproxy.types import DOUBT_KINDS
 if TYPE_CHECKING:
     from honestproxy.server.service import Service
 
-SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 """Bounds of all times: a relayed answer takes milliseconds, a local model's may take minutes."""
 
 _TOKENS: Final = (("input", "prompt_tokens"), ("output", "completion_tokens"))
