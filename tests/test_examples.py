@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from honestproxy.settings import Settings
+from honestproxy.settings import load
 from honestproxy.trace import Honesty, Trace
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +23,11 @@ SAYS = {
     "in_process": ["I can't see today's price.", "draft:", "prompt curiosity/merge"],
     "own_backend": ["You said: Good morning"],
     "own_prompts": ["Answer in formal German."],
+    "several_upstreams": [
+        "gpt-5: https://api.openai.com/v1, gated",
+        "gpt-5-mini: https://api.openai.com/v1, raw",
+        "llama-3: http://127.0.0.1:8000/v1, gated",
+    ],
     "wrapped_client": ["I can't see today's price.", "rewritten: ", "streamed: rewritten"],
 }
 
@@ -100,8 +104,11 @@ def test_the_make_targets_of_the_readme_exist():
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_a_toml_block_of_the_readme_is_valid(text):
-    assert Settings(**tomllib.loads(text))
+def test_a_toml_block_of_the_readme_is_valid(text, tmp_path):
+    path = tmp_path / "honestproxy.toml"
+    path.write_text(text, "utf-8")
+    keys = dict.fromkeys(re.findall(r"env:(\w+)", text), "a-key")
+    assert load(path, environ=keys).model_fields_set
 
 
 @pytest.mark.parametrize("text", blocks("json"))

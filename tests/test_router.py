@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -334,3 +337,41 @@ async def test_a_stream_that_is_raw_passes_byte_for_byte():
         body = ask(model="house-1", stream=True)
         async with on.session.post(f"{on.url}/chat/completions", json=body) as got:
             assert await got.read() == b"".join(p for p in raw.pieces if isinstance(p, bytes))
+
+
+async def test_serve_with_a_file_chats_through_both_upstreams(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("house-key\n", "utf-8")
+    key.chmod(0o600)
+    async with upstream(script()) as own, upstream(script()) as house:
+        config = tmp_path / "two.toml"
+        config.write_text(
+            f'upstream = "{own.url}"\nupstream_key = "env:OWN_KEY"\n\n'
+            f'[upstreams.house]\nurl = "{house.url}"\nkey = "file:{key}"\nmodels = ["house-*"]\n\n'
+            '[models."house-raw"]\nstrategy = "raw"\n',
+            "utf-8",
+        )
+        command = [sys.executable, "-m", "honestproxy", "serve", "--config", str(config)]
+        proxy = await asyncio.create_subprocess_exec(
+            *command,
+            *("--port", "0", "--json"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "OWN_KEY": "own-key"},
+        )
+        assert proxy.stdout is not None
+        try:
+            said = json.loads(await proxy.stdout.readline())
+            async with AsyncOpenAI(base_url=said["url"], api_key="x", max_retries=0) as client:
+                for model in ("m", "house-1", "house-raw"):
+                    body: Any = ask(model=model)
+                    reply = await client.chat.completions.create(**body)
+                    assert reply.choices[0].message.content == "The draft."
+        finally:
+            proxy.terminate()
+            _, complaints = await proxy.communicate()
+    assert {seen.headers["Authorization"] for seen in own.seen} == {"Bearer own-key"}
+    assert {seen.headers["Authorization"] for seen in house.seen} == {"Bearer house-key"}
+    asked = [seen.json()["model"] for seen in house.seen if seen.body]
+    assert sorted(asked) == ["house-1", "house-1", "house-raw"]
+    assert complaints == b""
