@@ -62,7 +62,8 @@ class Guard:
 
     def _foreign(self, scope: Scope, told: Mapping[bytes, bytes]) -> HonestProxyError | None:
         host = _name(b"//" + told.get(b"host", b""))
-        if "." in host and not self._is_ours(host):  # nobody else can own a name without a dot
+        # Nobody else can own a name without a dot.
+        if {".", ":"} & set(host) and not self._is_ours(host):
             return Forbidden(
                 f"requests for the host {host!r} are not answered here; name it in the setting "
                 "allowed_hosts if it is this proxy's"

@@ -39,14 +39,20 @@ _ALSO_FORWARDED: Final = frozenset(
     }
 )
 _KEPT: Final = re.compile(
-    r"content-.*|accept-ranges|cache-control|etag|last-modified|location|retry-after.*"
+    r"content-(?:digest|disposition|encoding|language|length|location|range|type)|accept-ranges|cache-control|etag|last-modified|location|retry-after.*"
     r"|openai-.*|x-ratelimit-.*|x-request-id|x-should-retry"
 )
 
 _OWN: Final = "/v1/honesty/"
 """Below this all is ours, and none of an upstream's business."""
 
-_TOLD: Final = [(b"x-honesty-strategy", b"raw"), (b"x-honesty-outcome", b"passed_through")]
+_TOLD: Final = [
+    (b"x-honesty-strategy", b"raw"),
+    (b"x-honesty-outcome", b"passed_through"),
+    # A page that an upstream answers is none of ours, and mustn't act as one in a browser.
+    (b"content-security-policy", b"sandbox; default-src 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+]
 
 
 class Relay:
