@@ -255,7 +255,8 @@ def test_secrets_are_read_from_where_they_stand(tmp_path: Path) -> None:
     secret(tmp_path, "key", "sk-house\n")
     secret(tmp_path, "store", "postgresql://proxy:pass@db/x\n")
     text = KEYED.format(folder=tmp_path)
-    gathered = gather(toml(tmp_path, text), environ={"ONE": "sk-one"})
+    literal = {"HONESTPROXY_ANSWER_CACHE": "redis://:sk-literal@h"}
+    gathered = gather(toml(tmp_path, text), environ={"ONE": "sk-one", **literal})
     settings = gathered.settings
     assert gathered.mistakes == ()
     assert settings.upstream_key is not None
@@ -265,7 +266,7 @@ def test_secrets_are_read_from_where_they_stand(tmp_path: Path) -> None:
     assert settings.trace_store == "postgresql://proxy:pass@db/x"
     assert gathered.references["upstream_key",] == "env:ONE"
     shown = f"{settings!r} {gathered!r}"
-    assert not {word for word in ("sk-one", "sk-house", "pass@") if word in shown}
+    assert not {word for word in ("sk-one", "sk-house", "sk-literal", "pass@") if word in shown}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes")

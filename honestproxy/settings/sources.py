@@ -28,7 +28,7 @@ _PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)"
 class Source:
     """Settings from one place; `places` says where in it each key stands."""
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
     places: Mapping[Key, str] = field(default_factory=dict)
     file: Path | None = None
 

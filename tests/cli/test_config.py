@@ -193,3 +193,13 @@ def test_an_examples_values_are_the_defaults(cli):
     settings = Settings()
     for name in ("upstream", "port", "threshold", "variants", "traces", "max_body_bytes"):
         assert found[name] == getattr(settings, name)
+
+
+def test_a_question_goes_to_its_models_upstream(cli, home):
+    (home / "honestproxy.toml").write_text(
+        'upstream = "played:forbidden"\n[upstreams.house]\nurl = "played:gold"\nmodels = ["gold-*"]\n',
+        "utf-8",
+    )
+    done = cli("ask", "--model", "gold-1", "What is the price of gold?")
+    assert done.exit_code == 0, done.output
+    assert "I can't see today's price." in done.stdout
