@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, Doubts, Outcome, Usage
+
+
+def new_id() -> str:
+    """The id of a request: 32 hex digits, of which the first twelve tell the millisecond.
+
+    A store's index grows at its end then, instead of everywhere: that is most of a row's cost.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 @dataclass(slots=True)
@@ -54,7 +62,7 @@ class Trace:
 
     strategy: str
     arm: str | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=new_id)
     created: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
     steps: list[Step] = field(default_factory=list)

@@ -27,7 +27,7 @@ app = typer.Typer(cls=ListByDefault, help="Stored traces: list, show, export, pu
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
-_SHOWN = 12
+_SHOWN = 18
 """Letters of an id in a list: enough for `show` and `delete`."""
 
 Last = Annotated[int, typer.Option("--last", min=1, help="How many; the newest first.")]

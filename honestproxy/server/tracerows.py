@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.server.redaction import Redaction
 from honestproxy.server.traces import told
 from honestproxy.server.usage import tokens
 from honestproxy.store.schema import Row
+from honestproxy.trace import new_id
 from honestproxy.types import write
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Noted:
         honesty = run.honesty if run else None
         trace = honesty.trace if honesty else None
         steps = trace.steps if trace else ()
-        self.id = trace.id if trace else uuid.uuid4().hex
+        self.id = trace.id if trace else new_id()
         self._usages = [step.usage for step in steps if step.usage]
         self._doubts = honesty.doubts if honesty else None
         self._error: str | None = None

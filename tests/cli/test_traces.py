@@ -51,7 +51,7 @@ def test_the_last_are_listed_newest_first_and_as_narrow_as_asked(cli, rows):
     assert listed(cli, "--outcome", "rewritten") == [old.id]
     assert listed(cli, "--model", "other") == [new.id]
     table = cli("traces").stdout
-    assert old.id[:12] in table
+    assert old.id[:18] in table
     assert all(word in table for word in ("rewritten", "client left", "other", "321"))
 
 
