@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -484,7 +486,7 @@ def written(value: Any) -> str:
         return "[" + "".join(f"\n{written(item)}," for item in value) + " # ]\n]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{written(k)} = {written(v)}" for k, v in value.items()) + "}"
-    return str(value)
+    return str(value).lower()
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=3), st.dictionaries(NAMES, VALUES, max_size=3))
@@ -495,3 +497,30 @@ def test_every_key_of_any_file_is_found(table: dict[str, Any], other: dict[str, 
     found = lines(text)
     assert set(found) == keys(tomllib.loads(text))
     assert found["zz",] == body.count("\n") + 1
+
+
+ANY = st.recursive(
+    st.integers() | st.booleans() | st.sampled_from(["env:NO", "file:/no", "a", "raw=1", "*"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["a", "url", "key", "models", "fallbacks", "strategy", "x y"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Settings.model_fields, "other"]), ANY, max_size=4))
+def test_whatever_a_file_holds_each_mistake_has_its_line(values: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any.toml"
+        path.write_text("".join(f"{k} = {written(v)}\n" for k, v in values.items()), "utf-8")
+        path.chmod(0o600)
+        try:
+            load(path, environ={})
+        except SettingsError as error:
+            for line in error.message.splitlines():
+                assert re.match(r"[^:]+any\.toml:\d+: ", line), line
