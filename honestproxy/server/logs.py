@@ -37,6 +37,8 @@ _UNSAFE: Final = re.compile(
 )
 """Controls, line separators, marks that turn text around, and halves of characters."""
 
+_json: Final = json.JSONEncoder(default=str).encode
+
 TRACE: Final[ContextVar[str | None]] = ContextVar("trace", default=None)
 """The trace that whatever is logged just now belongs to."""
 
@@ -99,7 +101,7 @@ class AsJson(logging.Formatter):
         line: dict[str, Any] = {**head, "message": _message(record), **_facts(record)}
         if trail := list(_trail(record)):
             line["exception"] = trail
-        return json.dumps(line, default=str)
+        return _json(line)
 
 
 class _Stderr(logging.StreamHandler[Any]):
