@@ -123,7 +123,8 @@ class Settings(BaseSettings):
     )
     fallbacks: Words = Field(
         (),
-        description="Upstreams by name that are asked, in this order, where `upstream` fails.",
+        description="Upstreams by name that are asked, in this order, where `upstream` gives no "
+        "answer, 408, 429 or 5xx.",
         examples=[["house"]],
     )
     model: str | None = Field(

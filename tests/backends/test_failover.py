@@ -193,6 +193,18 @@ async def test_the_chain_goes_on_to_fallbacks_of_fallbacks_each_once() -> None:
         await upstreams.aclose()
 
 
+async def test_the_default_upstream_may_be_a_fallback() -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/v1"
+    async with upstream(spare) as default:
+        table = {"a": {"url": nowhere, "fallbacks": ["default"]}}
+        settings = Settings(upstream=default.url, upstreams=table, upstream_key="own", retries=0)  # type: ignore[arg-type]
+        upstreams = Upstreams(settings)
+        response = await upstreams.named("a").complete(asking())
+        await upstreams.aclose()
+    assert response.headers[HEADER] == "default"
+    assert default.seen[0].headers["Authorization"] == "Bearer own"
+
+
 async def test_health_is_told_by_name_and_shared_by_all_who_ask() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/v1"
     async with upstream(spare) as last:
