@@ -16,6 +16,7 @@ from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import SettingsError, UpstreamBroken, UpstreamError
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest, ChatResponse, Chunk
+from honestproxy.wire.responses import ResponsesRequest
 from tests.proxy import DRAFT, ask, proxy, script
 from tests.upstreams import (
     Reply,
@@ -288,6 +289,21 @@ async def test_a_client_is_told_which_upstream_has_answered(strategy: str, strea
                 text = await got.text()
                 assert (got.status, got.headers["x-honesty-upstream"]) == (200, "b")
                 assert DRAFT in text
+
+
+async def test_a_fallback_that_knows_only_chat_is_asked_by_chat() -> None:
+    asked = ResponsesRequest({"model": "m", "input": "Hi"})
+    last = Scripted(["Hello."])
+    async with upstream(refusing(500)) as first:
+        settings = Settings(upstream=first.url, retries=0)
+        backend = Failover([Named("first", backends.load(settings)), Named("b", last)])
+        response = await backend.complete(ChatRequest(asked.chat, origin=asked))
+        await backend.aclose()
+    assert response.text == "Hello."
+    assert [seen.path for seen in first.seen] == ["/v1/responses"]
+    [request] = last.requests
+    assert request.origin is None
+    assert "store" not in request
 
 
 async def test_a_shed_stored_answer_is_deleted_where_it_is() -> None:
