@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Connection, Select, delete, func, select
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -16,6 +16,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
+from honestproxy.document import write
 from honestproxy.errors import InvalidRequest
 from honestproxy.store.database import Database, writing
 from honestproxy.store.schema import Row, traces
@@ -58,18 +59,12 @@ class Rows:
 
     def __init__(self, database: Database) -> None:
         self._engine = database.engine
-        mark = "?" if database.is_sqlite else "%s"
-        self._inserts = {number: _insert(number, mark) for number in _AT_ONCE}
+        self._insert = _by_values if database.is_sqlite else _by_json
 
     def add(self, rows: Sequence[Row]) -> None:
         """Store rows, all or none; one that is there already stays as it is."""
         with writing(self._engine) as connection:
-            at = 0
-            for number in _AT_ONCE:
-                while len(rows) - at >= number:
-                    values = tuple(value for row in rows[at : at + number] for value in row)
-                    connection.exec_driver_sql(self._inserts[number], values)
-                    at += number
+            self._insert(connection, rows)
 
     def find(self, name: str) -> Row | None:
         """The row of that id."""
@@ -140,8 +135,33 @@ def older_than(days: float) -> float:
     return time.time() - days * 86_400
 
 
-def _insert(number: int, mark: str) -> str:
-    """A statement for so many rows: one call into the driver, which is what costs."""
-    row = "(" + ", ".join([mark] * len(Row._fields)) + ")"
-    columns, rows = ", ".join(Row._fields), ", ".join([row] * number)
-    return f"INSERT INTO traces ({columns}) VALUES {rows} ON CONFLICT (id) DO NOTHING"  # noqa: S608
+# What a row costs is mostly Python's part in binding its values: so there are few statements, and
+# of each database the way with the least of that.
+
+
+def _by_values(connection: Connection, rows: Sequence[Row]) -> None:
+    """Insert rows into SQLite, whose driver takes many values at little cost."""
+    at = 0
+    for number in _AT_ONCE:
+        while len(rows) - at >= number:
+            values = tuple(value for row in rows[at : at + number] for value in row)
+            connection.exec_driver_sql(_INSERTS[number], values)
+            at += number
+
+
+def _by_json(connection: Connection, rows: Sequence[Row]) -> None:
+    """Insert rows into PostgreSQL, as one value that it takes apart itself."""
+    told = write([row._asdict() for row in rows]).decode()
+    connection.exec_driver_sql(_INSERT_JSON, (told,))
+
+
+def _insert(values: str) -> str:
+    return f"INSERT INTO traces ({_COLUMNS}) {values} ON CONFLICT (id) DO NOTHING"
+
+
+_COLUMNS: Final = ", ".join(Row._fields)
+_ROW: Final = f"({', '.join('?' * len(Row._fields))})"
+_INSERTS: Final = {n: _insert(f"VALUES {', '.join([_ROW] * n)}") for n in _AT_ONCE}
+_INSERT_JSON: Final = _insert(
+    f"SELECT {_COLUMNS} FROM json_populate_recordset(NULL::traces, %s::json)"  # noqa: S608
+)

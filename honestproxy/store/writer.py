@@ -18,6 +18,9 @@ from honestproxy.store.schema import Row
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 500
+_LOAD: Final = 5_000_000
+"""Rows, and roughly bytes, that are written together."""
+
 _GATHER: Final = 0.2
 """Seconds in which rows are gathered, to be written together."""
 
@@ -152,11 +155,12 @@ class Writer:
 
     def _batch(self) -> list[Row]:
         """Rows made of the entries that have waited longest."""
-        rows = []
-        while self._waiting and len(self._in_hand) < _BATCH:
+        rows, weight = [], 0
+        while self._waiting and len(self._in_hand) < _BATCH and weight < _LOAD:
             # In hand before it is taken out, so that `find` sees it all the time.
             self._in_hand.append(entry := self._waiting[0])
             self._waiting.popleft()
+            weight += entry.weight
             try:
                 rows.append(entry.row())
             except Exception:
