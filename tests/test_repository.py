@@ -55,7 +55,7 @@ HEAVY = {
     "safetensors": "backends/local",
     "aiohttp": "backends/connection",
     "fastapi": "server",
-    "uvicorn": "cli/serve",
+    "uvicorn": "server",
     "typer": "cli",
     "rich": "cli",
     "sqlalchemy": "store",

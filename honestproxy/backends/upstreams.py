@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from honestproxy import backends
@@ -18,17 +18,32 @@ DEFAULT: Final = "default"
 """What the setting `upstream` is called where upstreams are told apart."""
 _REMOTE: Final = ("http:", "https:", "litellm:")
 
+_MATTER_HERE: Final = ("upstream", "cache", "exemplars")
+_MATTER_REMOTE: Final = (
+    *("upstream", "upstream_key", "connect_timeout", "step_timeout"),
+    *("retries", "retry_429", "breaker_failures", "breaker_seconds"),
+)
+"""Settings that a backend is opened with."""
+
 
 class Upstreams:
     """The upstreams of the settings, by name; connections and health are shared by all users.
 
     `default` stands in for the one that the setting `upstream` names. Remote ones are asked
-    again, and left alone, as the settings say; local ones and `default` are as they are.
+    again, and left alone, as the settings say; local ones and `default` are as they are. Those
+    that were opened `before` by settings that say the same of them are used again.
     """
 
-    def __init__(self, settings: Settings, default: Backend | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        default: Backend | None = None,
+        before: Upstreams | None = None,
+    ) -> None:
         self._settings = settings
-        self._opened: dict[str, Backend] = {} if default is None else {DEFAULT: default}
+        self._opened: dict[str, Backend] = dict(self._kept(before)) if before else {}
+        if default is not None:
+            self._opened[DEFAULT] = default
         self._chains: dict[str, Backend] = {}
         if DEFAULT in settings.upstreams:
             raise SettingsError(
@@ -51,9 +66,11 @@ class Upstreams:
         """Whether each upstream is asked: "closed" where it is, else "open" or "half-open"."""
         return {name: self._state(name) for name in (DEFAULT, *self._settings.upstreams)}
 
-    async def aclose(self) -> None:
-        """Close each upstream that was opened."""
-        closes = [getattr(backend, "aclose", None) for backend in self._opened.values()]
+    async def aclose(self, other: Upstreams | None = None) -> None:
+        """Close each upstream that was opened, but for those that `other` goes on with."""
+        kept = set(map(id, other._opened.values())) if other else set()
+        left = [backend for backend in self._opened.values() if id(backend) not in kept]
+        closes = [getattr(backend, "aclose", None) for backend in left]
         await asyncio.gather(*(close() for close in closes if close))
 
     def _own(self, name: str) -> Backend:
@@ -66,6 +83,17 @@ class Upstreams:
             is_remote = settings.upstream.startswith(_REMOTE)
             self._opened[name] = Steady(backend, settings, name) if is_remote else backend
         return self._opened[name]
+
+    def _kept(self, before: Upstreams) -> Iterator[tuple[str, Backend]]:
+        """The upstreams that were opened before, where these settings say the same of them."""
+        for name, backend in before._opened.items():
+            if name != DEFAULT and name not in self._settings.upstreams:
+                continue
+            now, then = self._settings_of(name), before._settings_of(name)
+            matter = _MATTER_REMOTE if now.upstream.startswith(_REMOTE) else _MATTER_HERE
+            alike = all(getattr(now, field) == getattr(then, field) for field in matter)
+            if alike and self._takes_key(name) == before._takes_key(name):
+                yield name, backend
 
     def _state(self, name: str) -> str:
         backend = self._opened.get(name)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import signal
 import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from honestproxy.cli import question
 from honestproxy.cli.options import COMMON, Json, with_settings
 from honestproxy.cli.output import print_json, safe, stderr, stdout
 from honestproxy.errors import HonestProxyError, SettingsError
-from honestproxy.settings import Settings
+from honestproxy.settings import Settings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from starlette.types import ASGIApp
-
+    from honestproxy.router import Pipelines
     from honestproxy.types import Backend
+
+Load = Callable[[], Settings]
 
 FLAGS = tuple(
     name
@@ -27,9 +29,6 @@ FLAGS = tuple(
     if name not in (*COMMON, "upstream_key", "upstreams", "models")
 )
 """Every setting but those that are tables, and the key, which a list of processes would show."""
-
-_GRACE = 3
-"""Seconds that answers under way are given when the proxy is stopped."""
 
 _LISTED_WITHIN = 0.5
 """Seconds to wait for the upstream's models before saying that the proxy is ready."""
@@ -42,14 +41,22 @@ _IN_THE_WAY = {
 }
 
 
-@with_settings(*FLAGS)
-def serve(settings: Settings, as_json: Json = False) -> None:
+@with_settings(*FLAGS, read=partial(partial, load))
+def serve(read: Load, as_json: Json = False) -> None:
     """Start the proxy: point any OpenAI SDK's base_url at it."""
+    settings = _checked(read)
+    with listening(settings.host, settings.port) as listener:
+        stopped_by = _run(_serve(read, settings, listener, as_json=as_json))
+    if stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _checked(read: Load) -> Settings:
+    """The settings, now or once more. Raises SettingsError where they can't be served by."""
+    settings = read()
     question.check(settings)
     check_exposure(settings)
-    settings = with_trace_store(settings)
-    with listening(settings.host, settings.port) as listener:
-        _run(_serve(settings, listener, as_json=as_json))
+    return with_trace_store(settings)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -117,66 +124,50 @@ def is_loopback(host: str) -> bool:
     return guard.is_loopback(host)
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Coroutine[Any, Any, int]) -> int:
     try:
         from uvloop import new_event_loop
     except ImportError:  # Windows
-        asyncio.run(main)
-        return
+        return asyncio.run(main)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main)
+        return runner.run(main)
 
 
-async def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> None:
+async def _serve(read: Load, settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
+    """Serve until a signal ends it; which one."""
     from honestproxy.backends.upstreams import Upstreams
     from honestproxy.server import create_app
     from honestproxy.server.logs import configure
+    from honestproxy.server.running import Server
 
     configure(settings)
     upstreams = Upstreams(settings)
-    await question.loaded(settings, upstreams)
     app = create_app(settings, upstreams)
-    try:
-        await app.service.start()
-    except BaseException:
-        await app.service.aclose()
-        raise
+
+    async def ready() -> None:
+        try:
+            await question.loaded(settings, upstreams)
+            await app.start()
+        except BaseException:
+            await app.service.aclose()
+            raise
+        _settle_memory()
+        await _announce(settings, app.service.pipeline, listener, as_json=as_json)
+
+    return await Server(app, partial(_checked, read)).run_until_stopped(listener, ready)
+
+
+async def _announce(
+    settings: Settings, pipeline: Pipelines, listener: socket.socket, *, as_json: bool
+) -> None:
+    """Say that the proxy is ready, and where."""
     url = url_of(settings.host, listener.getsockname()[1])
-    pipeline = app.service.pipeline
     strategy = pipeline.default_strategy
-
-    async def announce() -> None:
-        model, trouble = await _listed_model(settings, pipeline)
-        if as_json:
-            print_json({"url": url, "model": model, "strategy": strategy})
-        else:
-            _say_hello(settings, url, model, strategy, trouble)
-
-    await _until_stopped(app, listener, announce)
-
-
-async def _until_stopped(app: ASGIApp, listener: socket.socket, announce: Any) -> None:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                _settle_memory()
-                await announce()
-
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        log_config=None,  # its lines are written like ours
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE,
-    )
-    await Server(config).serve(sockets=[listener])
+    model, trouble = await _listed_model(settings, pipeline)
+    if as_json:
+        print_json({"url": url, "model": model, "strategy": strategy})
+    else:
+        _say_hello(settings, url, model, strategy, trouble)
 
 
 def _settle_memory() -> None:

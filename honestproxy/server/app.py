@@ -19,6 +19,7 @@ from honestproxy.server import (
     chat,
     document,
     experiment,
+    health,
     metrics,
     models,
     page,
@@ -27,6 +28,7 @@ from honestproxy.server import (
     traces,
 )
 from honestproxy.server.account import Account
+from honestproxy.server.admission import stopping
 from honestproxy.server.answering import refuse
 from honestproxy.server.caller import let_in
 from honestproxy.server.endpoint import Endpoint
@@ -59,11 +61,23 @@ class Proxy(FastAPI):
     """
 
     service: Service
+    loading: asyncio.Event | None = None
+    """Set by the server while a model loads: until then requests wait, all but those for health."""
+
+    stopping = False
+    """Set by the server: no other requests should be sent here."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._reloading = asyncio.Lock()
+        self._retiring: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or one event of the server's life."""
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
+        if self.loading is not None and scope["path"] not in health.PATHS:
+            await self.loading.wait()
         service = self.service
         scope = {**scope, "service": service}  # a copy: the caller may keep theirs for long
         with service.in_use():
@@ -75,7 +89,24 @@ class Proxy(FastAPI):
                 if endpoint is not None:
                     scope["app"] = self
                     return await endpoint(scope, receive, send)
-            return await super().__call__(scope, receive, send)
+            try:
+                return await super().__call__(scope, receive, send)
+            except asyncio.CancelledError:
+                if not service.admission.ended:
+                    raise
+                with suppress(RuntimeError):  # its answer had begun
+                    await refuse(send, stopping())
+
+    @property
+    def state_of_life(self) -> str:
+        """Where it is between its beginning and its end: loading, ready or stopping."""
+        if self.stopping:
+            return "stopping"
+        return "ready" if self.loading is None else "loading"
+
+    async def start(self) -> None:
+        """Load what takes its time."""
+        await self.service.start()
 
     async def reload(self, settings: Settings) -> None:
         """Answer what comes from now on by other settings; what is under way ends by its own.
@@ -83,17 +114,36 @@ class Proxy(FastAPI):
         Raises SettingsError, PromptError or BackendError where they can't work, and goes on as
         before.
         """
-        before = self.service
-        after = Service(settings, before=before)
-        try:
-            await after.start()
-        except BaseException:
-            await after.aclose(before)
-            raise
-        self.service = after
-        if after.metrics is not None:
-            after.metrics.reloaded(done=True)
-        await before.retire(after)
+        async with self._reloading:
+            before = self.service
+            after = Service(settings, before=before)
+            try:
+                await after.start()
+            except BaseException:
+                await after.aclose(before)
+                raise
+            self.service = after
+            after.admission.adopt(settings)
+            if after.metrics is not None:
+                after.metrics.reloaded(done=True)
+            retiring = _retired(before, after, self._retiring)
+            self._retiring = asyncio.create_task(retiring, name="retire")
+
+    async def aclose(self) -> None:
+        """Let go of everything, once those that were cut off have had their last words."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self.service.idle()
+                if self._retiring is not None:
+                    await self._retiring
+        await self.service.aclose()
+
+
+async def _retired(before: Service, after: Service, earlier: asyncio.Task[None] | None) -> None:
+    """Close a service once it is idle, and the one before it: they may share what they close."""
+    if earlier is not None:
+        await earlier
+    await before.retire(after)
 
 
 async def _turned_away(scope: Scope, send: Send, error: HonestProxyError) -> None:
@@ -146,7 +196,7 @@ def create_app(
     app.service = service
     for path, (_, told) in DIRECT.items():
         app.add_api_route(path, _to_pipeline, methods=["POST"], openapi_extra=told)
-    for part in (models, page, traces, experiment, metrics):
+    for part in (health, models, page, traces, experiment, metrics):
         app.include_router(part.router)
     app.add_api_route(
         "/v1/{path:path}", _to_upstream, methods=list(relay.METHODS), include_in_schema=False
@@ -168,12 +218,9 @@ async def _to_upstream(_: Request) -> Response:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     assert isinstance(app, Proxy)  # noqa: S101 - narrows what the framework says
-    await app.service.start()
+    await app.start()
     yield
-    with suppress(TimeoutError):  # those that were cut off have their last words to say
-        async with asyncio.timeout(_LAST_WORDS):
-            await app.service.idle()
-    await app.service.aclose()
+    await app.aclose()
 
 
 def refusal(error: HonestProxyError) -> Response:

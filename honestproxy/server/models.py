@@ -1,4 +1,4 @@
-"""`/v1/models`, `/v1/models/{id}` and `/healthz`."""
+"""`/v1/models` and `/v1/models/{id}`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,3 @@ async def retrieve_model(request: Request) -> dict[str, Any]:
         name, forwarded(request.headers), request.scope["caller"]
     )
     return found
-
-
-@router.get("/healthz")
-async def health() -> dict[str, str]:
-    """Whether the proxy answers; says nothing of the upstream."""
-    return {"status": "ok"}

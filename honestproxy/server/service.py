@@ -49,8 +49,9 @@ class Service:
         before: Service | None = None,
     ) -> None:
         self.settings = settings
-        opened = backend if isinstance(backend, Upstreams) else Upstreams(settings, backend)
-        self.upstreams = opened
+        kept: Upstreams | None = before.upstreams if before else None
+        opened = backend if isinstance(backend, Upstreams) else Upstreams(settings, backend, kept)
+        self.upstreams: Upstreams = opened
         self.pipeline = routed(opened, settings)
         self.catalog = Catalog(self.pipeline, settings)
         self.guard = Guard(settings.host, settings.allowed_hosts)
@@ -120,7 +121,8 @@ class Service:
 
     async def aclose(self, other: Service | None = None) -> None:
         """Let go of connections, and of what lasts unless `other` goes on with it."""
-        await self.pipeline.aclose()
+        await self.pipeline.settled()
+        await self.upstreams.aclose(other.upstreams if other else None)
         for part in self.lasting:
             if other is None or part not in other.lasting:
                 await part.aclose()

@@ -68,7 +68,7 @@ def test_it_says_how_to_try_it_with_the_actual_model_and_port():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_it_stops_quietly_when_told(number, code):
     with serving(*GOLD, "--json") as process:
         ready(process)

@@ -1,0 +1,293 @@
+"""The server's life: it listens while a model loads, reloads its settings, and loses no request.
+
+uvicorn speaks HTTP; how it begins and ends is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final
+
+import uvicorn
+
+from honestproxy.errors import HonestProxyError
+from honestproxy.server.app import Proxy
+from honestproxy.server.logs import configure
+from honestproxy.server.protocol import Connection, is_readable
+from honestproxy.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LAST_CALL: Final = 1.0
+"""Seconds that an idle connection is kept at the end: its client may be about to ask."""
+
+_HANDSHAKES: Final = 0.1
+"""Seconds that clients have who are just connecting when nobody else may any more."""
+
+_LAST_WORDS: Final = 1.0
+"""Seconds that requests have to say that they were cut off."""
+
+_TICK: Final = 0.02
+
+_FIXED: Final = ("host", "port")
+"""Settings that hold from the start to the end."""
+
+_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGBREAK")
+_BY_CTRL_C: Final = 130
+
+_ATTACH_FILTER: Final = 26  # SO_ATTACH_FILTER of Linux; Python doesn't name it
+_NO_NEWCOMERS: Final = (
+    (0x30, 0, 0, 13),  # load the byte that holds TCP's flags
+    (0x45, 0, 1, 0x02),  # SYN?
+    (0x06, 0, 0, 0),  # then drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # else keep it
+)
+"""A packet filter (classic BPF) that lets nobody begin to connect, and those go on who have."""
+
+
+class Server(uvicorn.Server):
+    """Serves the proxy until SIGTERM or SIGINT; a second SIGINT ends it at once.
+
+    On SIGHUP the settings are loaded anew, by `load`; without one, and where the terminal that
+    it was started in is gone, that ends it, too.
+    """
+
+    def __init__(self, app: Proxy, load: Callable[[], Settings] | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=partial(Connection, lambda: app.service.settings),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            log_config=None,  # its lines are written like ours
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
+        super().__init__(config)
+        self._app = app
+        self._load = load
+        self._stop = asyncio.Event()
+        self._stopped_by = 0
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._has_terminal = _has_terminal()
+
+    async def run_until_stopped(
+        self, listener: socket.socket, ready: Callable[[], Awaitable[None]] | None = None
+    ) -> int:
+        """Serve; the signal that has ended it, or 0.
+
+        `ready` is awaited while the server listens already, and says that it answers: until then
+        requests wait, and `/readyz` says no. What it raises ends the server.
+        """
+        self._ready = ready or self._app.start
+        await self.serve(sockets=[listener])
+        return self._stopped_by
+
+    def stop(self, number: int = 0) -> None:
+        """End; the second time by Ctrl-C, at once."""
+        if self._stop.is_set() and number == signal.SIGINT:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_BY_CTRL_C)
+        self._stopped_by = self._stopped_by or number
+        self.should_exit = True
+        self._stop.set()
+
+    def reload(self, _: int = 0) -> None:
+        """Load the settings anew, after a reload that is under way; one that waits does for all."""
+        is_hung_up = self._has_terminal and not _has_terminal()
+        if self._load is None or is_hung_up:
+            self.stop()
+        elif not self.should_exit and len(self._reloads) < 2:
+            task = asyncio.get_running_loop().create_task(self._reload(self._load))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and be ready."""
+        self._app.loading = asyncio.Event()
+        await super().startup(sockets)
+        await self.on_tick(0)
+        async with self._reloading:  # none before there is something to reload
+            ready = asyncio.ensure_future(self._ready())
+            stop = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if not ready.done():  # told to stop meanwhile
+                ready.cancel()
+                await asyncio.wait((ready,))
+            elif error := ready.exception():
+                self._each(_broken_off)
+                await self._close(sockets or ())
+                raise error
+        self._app.loading.set()
+        self._app.loading = None
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped."""
+        while not self.should_exit:
+            await self.on_tick(0)  # the date that replies carry
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer all that has come within `shutdown_timeout`, cut the rest off, and close."""
+        self._app.stopping = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._app.service.settings.shutdown_timeout
+        self._each(Connection.shutdown)
+        for listener in sockets or ():
+            await _drained(listener)
+        await self._close(sockets or ())
+        if not await self._gone(until, _LAST_CALL):
+            await self._cut_off()
+        for task in list(self._reloads):
+            task.cancel()
+        await self._app.aclose()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have signals told to the loop, which they wake, instead of to uvicorn's own handlers."""
+        loop = asyncio.get_running_loop()
+        told: dict[int, Callable[[int], None]] = {
+            getattr(signal, name): self.stop for name in _SIGNALS if hasattr(signal, name)
+        }
+        if hasattr(signal, "SIGHUP"):
+            told[signal.SIGHUP] = self.reload
+        before = {number: signal.getsignal(number) for number in told}
+        for number, tell in told.items():
+            try:
+                loop.add_signal_handler(number, tell, number)
+            except NotImplementedError:  # Windows
+                signal.signal(number, partial(_passed_on, loop, tell))
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                with suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _count_refused(self) -> None:
+        if (metrics := self._app.service.metrics) is not None:
+            metrics.reloaded(done=False)
+
+    async def _reload(self, load: Callable[[], Settings]) -> None:
+        async with self._reloading:
+            before = self._app.service.settings
+            try:
+                wanted = load()
+                fixed = [name for name in _FIXED if getattr(wanted, name) != getattr(before, name)]
+                kept = {name: getattr(before, name) for name in fixed}
+                settings = wanted.model_copy(update=kept)
+                await self._app.reload(settings)
+            except HonestProxyError as error:
+                log.warning("not reloaded, all goes on as before: %s", error.message)
+                self._count_refused()
+            except Exception:
+                log.exception("not reloaded, all goes on as before")
+                self._count_refused()
+            else:
+                configure(settings)
+                log.warning("reloaded: %s", _changes(before, settings, fixed))
+
+    async def _close(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen no more."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_TICK)  # the loop closes what it holds
+        for listener in sockets:
+            listener.close()
+
+    async def _gone(self, until: float, idle: float) -> bool:
+        """Whether all requests have ended in time; connections idle for so long are closed."""
+        state, loop = self.server_state, asyncio.get_running_loop()
+        while state.connections or state.tasks:
+            if loop.time() >= until:
+                return False
+            self._each(Connection.hang_up, idle)
+            await asyncio.sleep(_TICK)
+        return True
+
+    async def _cut_off(self) -> None:
+        """End what is under way: a stream by an error in its midst, all else by a 503."""
+        clock = asyncio.get_running_loop().time
+        self._app.service.admission.end()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        if not await self._gone(clock() + _LAST_WORDS, 0.0):
+            self._each(_broken_off)
+            await self._gone(clock() + _LAST_WORDS, 0.0)
+
+    def _each(self, do: Callable[..., Any], *given: Any) -> None:
+        for connection in list(self.server_state.connections):
+            do(connection, *given)
+
+
+async def _drained(listener: socket.socket) -> None:
+    """Let nobody begin to connect, and have all accepted who have: closing would drop them."""
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    listener.listen(0)
+    wait = _HANDSHAKES if _closed_to_newcomers(listener) else 0.0
+    while is_readable(listener) or clock() < begun + wait:
+        if clock() > begun + _LAST_CALL:
+            return
+        await asyncio.sleep(_TICK / 10)
+
+
+def _closed_to_newcomers(listener: socket.socket) -> bool:
+    """Whether the kernel now drops what would begin a connection; only Linux can.
+
+    Whoever is turned away so tries again a moment later, and finds the next server or none.
+    """
+    if sys.platform != "linux":
+        return False
+    code = b"".join(struct.pack("HBBI", *step) for step in _NO_NEWCOMERS)
+    kept = ctypes.create_string_buffer(code)
+    program = struct.pack("HP", len(_NO_NEWCOMERS), ctypes.addressof(kept))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+    except OSError:
+        return False
+    return True
+
+
+def _changes(before: Settings, after: Settings, fixed: Sequence[str]) -> str:
+    """Which settings have another value now, and which want a restart; never the values."""
+    names = type(after).model_fields
+    changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+    told = f"{', '.join(changed)} changed" if changed else "nothing has changed"
+    return f"{told}; {', '.join(fixed)} will with the next start" if fixed else told
+
+
+def _broken_off(connection: Connection) -> None:
+    connection.transport.abort()
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _passed_on(
+    loop: asyncio.AbstractEventLoop, tell: Callable[[int], None], number: int, _: Any
+) -> None:
+    loop.call_soon_threadsafe(tell, number)
