@@ -75,6 +75,17 @@ class Account:
 
         return sent
 
+    @property
+    def outcome(self) -> str:
+        """What became of the request, in one word: that of its answer, `error` or `client_left`."""
+        if self.left or self.status == LEFT:
+            return "client_left"
+        if self.failed is not None:
+            return "error"
+        if self.run is not None and self.run.honesty.outcome:
+            return self.run.honesty.outcome
+        return "passed_through" if self.api == "relay" else "error"
+
     def close(self, observers: Sequence[Observer]) -> None:
         """The request has ended: tell everyone."""
         self.seconds = time.perf_counter() - self.started
@@ -116,7 +127,7 @@ def facts(account: Account) -> dict[str, Any]:
         "api": account.api,
         "status": account.status,
         "strategy": honesty.trace.strategy if honesty else None,
-        "outcome": honesty.outcome if honesty else None,
+        "outcome": account.outcome,
         "model": asked.model if asked else None,
         "key": account.caller.id,
         "seconds": round(account.seconds, 4),

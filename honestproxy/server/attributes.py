@@ -69,14 +69,12 @@ def of_request(account: Account) -> dict[str, Any]:
         told["gen_ai.request.model"] = model
     if account.caller.id:
         told["honestproxy.key"] = account.caller.id
-    told["honestproxy.client_left"] = account.left
+    told["honestproxy.outcome"] = account.outcome
     if run is None:
         return told
     honesty, trace = run.honesty, run.honesty.trace
     told["honestproxy.trace_id"], told["honestproxy.strategy"] = trace.id, trace.strategy
     told["honestproxy.calls"] = len(trace.steps)
-    if honesty.outcome:
-        told["honestproxy.outcome"] = honesty.outcome
     if trace.arm:
         told["honestproxy.arm"] = trace.arm
     if (found := honesty.doubts) is not None:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
-from honestproxy.server.account import LEFT, Account
+from honestproxy.server.account import Account
 from honestproxy.server.gauges import now
 from honestproxy.trace import Step
 from honestproxy.types import DOUBT_KINDS
@@ -78,7 +78,7 @@ class Metrics:
         """Count a request that has ended."""
         run = account.run
         strategy = run.honesty.trace.strategy if run else "none"
-        self._requests[account.api, strategy, _outcome(account), str(account.status)].inc()
+        self._requests[account.api, strategy, account.outcome, str(account.status)].inc()
         self._took[account.api, strategy].observe(account.seconds)
         if account.first is not None and account.asked and account.asked.streamed:
             self._began[(strategy,)].observe(account.first - account.started)
@@ -132,17 +132,6 @@ class _Together:
             metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
             yield metric
         yield from self._now
-
-
-def _outcome(account: Account) -> str:
-    """What became of a request, in one word."""
-    if account.left or account.status == LEFT:
-        return "client_left"
-    if account.failed is not None:
-        return "error"
-    if account.run is not None and account.run.honesty.outcome:
-        return account.run.honesty.outcome
-    return "passed_through" if account.api == "relay" else "error"
 
 
 def _result(step: Step, *, unread: bool) -> str:

@@ -82,7 +82,7 @@ def test_serve_logs_each_request_as_json():
     known = {"level": "info", "logger": "honestproxy.access", "message": "request", "api": "chat"}
     known |= {"status": 200, "strategy": "gated", "outcome": "rewritten", "model": "gold-1"}
     assert good.items() >= (known | {"request_id": "r-1", "failed": False}).items()
-    assert bad.items() >= {"status": 400, "failed": True}.items()
+    assert bad.items() >= {"status": 400, "outcome": "error", "failed": True}.items()
     assert "trace_id" not in bad
     assert "secret" not in json.dumps([good, bad])
 
