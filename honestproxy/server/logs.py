@@ -29,6 +29,9 @@ _ACCESS: Final = logging.getLogger(f"{OURS}.access")
 _TALKATIVE: Final = ("LiteLLM", "aiohttp", "httpcore", "httpx", "openai", "sqlalchemy", "urllib3")
 """Loggers that hold whole requests below warnings, however their users set them up."""
 
+_ON_HEADERS: Final = "opentelemetry.trace"
+"""Warns of headers that a client got wrong, in the client's words."""
+
 _LONGEST: Final = 300
 """Characters of a value, or of a line that isn't ours."""
 
@@ -54,6 +57,7 @@ def configure(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_ON_HEADERS).setLevel(logging.ERROR)
     logging.getLogger(OURS).setLevel(settings.log_level.upper())
 
 

@@ -15,6 +15,7 @@ import pytest
 from honestproxy.backends.scripted import Scripted
 from honestproxy.server.logs import AsJson, AsText, configure
 from honestproxy.settings import Settings
+from tests.collector import collector
 from tests.proxy import ask, proxy, script
 from tests.proxy import serving as proxied
 from tests.upstreams import Reply, answer, event
@@ -191,3 +192,13 @@ def test_configuring_once_more_changes_what_is_told(capsys):
         logging.getLogger("honestproxy.x").warning("told once")
         (line,) = lines(capsys.readouterr().err)
     assert line["message"] == "told once"
+
+
+async def test_a_header_that_a_client_got_wrong_is_nothing_to_log(capsys):
+    good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with collector() as found, proxy(script(), otlp_endpoint=found.url) as running:
+        with logging_as():
+            await running.post(ask(), traceparent=good, tracestate="secret-state,secret=\tx")
+            await running.post(ask(), traceparent="secret" * 200)
+            assert capsys.readouterr().err == ""
+    assert len(found.of("SERVER")) == 2
