@@ -108,11 +108,15 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer has been sent."""
-        if self._is_ending:
-            self._idle_since = self.loop.time()
+        self._idle_since = self.loop.time()
         super().on_response_complete()
         if self._is_coming:  # what is left of a body that nobody wants can't be waited for
             self._expect()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, idle for long, unless its next request has come just now."""
+        if not self._has_come():
+            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """From now on each answer says that it is the last; where that can be said no more, later.
@@ -120,12 +124,15 @@ class Connection(HttpToolsProtocol):
         A client that reads the end of an answer may have sent its next request already.
         """
         self._is_ending = True
-        self._idle_since = self.loop.time()
+        if self.cycle is None:
+            self._idle_since = self.loop.time()
         if self._is_busy and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def hang_up(self, idle: float) -> None:
         """Close the connection if it has been idle for so many seconds, and nothing has come."""
+        if not self._is_ending:  # it came when no others could any more
+            self.shutdown()
         is_idle = not self._is_busy and not self._is_coming
         if is_idle and self.loop.time() - self._idle_since >= idle and not self._has_come():
             self.transport.close()
@@ -191,6 +198,8 @@ class Connection(HttpToolsProtocol):
 
     def _has_come(self) -> bool:
         """Whether the kernel holds something that hasn't been read yet."""
+        if self.transport.is_closing():
+            return False
         found: socket.socket | None = self.transport.get_extra_info("socket")
         return found is not None and is_readable(found)
 

@@ -29,7 +29,10 @@ from honestproxy.settings import Settings
 log = logging.getLogger(__name__)
 
 _LAST_CALL: Final = 1.0
-"""Seconds that an idle connection is kept at the end: its client may be about to ask."""
+"""Seconds that an idle connection is kept at the end: its client may be about to ask.
+
+So it is by Ctrl-C, when someone waits. Else it is kept for as long as it always is.
+"""
 
 _HANDSHAKES: Final = 0.1
 """Seconds that clients have who are just connecting when nobody else may any more."""
@@ -150,9 +153,10 @@ class Server(uvicorn.Server):
         until = loop.time() + self._app.service.settings.shutdown_timeout
         self._each(Connection.shutdown)
         for listener in sockets or ():
-            await _drained(listener)
+            await _drained(listener, until)
         await self._close(sockets or ())
-        if not await self._gone(until, _LAST_CALL):
+        by_hand = self._stopped_by == signal.SIGINT
+        if not await self._gone(until, _LAST_CALL if by_hand else self.config.timeout_keep_alive):
             await self._cut_off()
         for task in list(self._reloads):
             task.cancel()
@@ -237,14 +241,17 @@ class Server(uvicorn.Server):
             do(connection, *given)
 
 
-async def _drained(listener: socket.socket) -> None:
+async def _drained(listener: socket.socket, until: float) -> None:
     """Let nobody begin to connect, and have all accepted who have: closing would drop them."""
     clock = asyncio.get_running_loop().time
     begun = clock()
-    listener.listen(0)
-    wait = _HANDSHAKES if _closed_to_newcomers(listener) else 0.0
+    if _closed_to_newcomers(listener):
+        wait, most = _HANDSHAKES, until
+    else:
+        listener.listen(0)
+        wait, most = 0.0, min(begun + _LAST_CALL, until)
     while is_readable(listener) or clock() < begun + wait:
-        if clock() > begun + _LAST_CALL:
+        if clock() > most:
             return
         await asyncio.sleep(_TICK / 10)
 
