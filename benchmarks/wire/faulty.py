@@ -69,7 +69,7 @@ def text(body: bytes) -> str:
     """What a good answer says: a step's own words, and the request's nonce."""
     step = step_of(body)
     found = NONCE.search(body)
-    nonce = found[1].decode() if found else "none"
+    nonce = found[1].decode() if found else "0"
     if step == "confusion" and LISTS_DOUBTS in body:
         return DOUBT if int(nonce, 16) % 3 == 0 else NO_DOUBT
     return f"This is the {step} of nonce {nonce}."
@@ -123,7 +123,7 @@ async def sent(request: web.Request, body: bytes, pieces: list[bytes]) -> web.St
     if not streamed:
         response.content_length = len(whole(body))
     await response.prepare(request)
-    for piece in pieces:
+    for piece in pieces if request.method != "HEAD" else ():
         await response.write(piece)
     return response
 
