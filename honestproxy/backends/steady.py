@@ -97,10 +97,11 @@ class Steady:
     async def _reads(self, request: ChatRequest) -> Reads:
         """The stream, as many chunks at once as came at once."""
         try:
-            first, reads = await self._begun(request)
+            begun, first, reads = await self._begun(request)
         except UpstreamError as error:
             _check_repeatable(request, error)
-            first, reads = await self._again(error, request.deadline, self._begun, request)
+            again = await self._again(error, request.deadline, self._begun, request)
+            begun, first, reads = again
         is_alive, breaker = False, self.breaker
         try:
             yield first
@@ -111,19 +112,19 @@ class Steady:
                 yield chunks
             breaker.succeeded()
         except BaseException as error:
-            breaker.judge(error, None if is_alive else request.deadline)
+            breaker.judge(error, None if is_alive else request.deadline, begun)
             raise
         finally:
             await reads.aclose()
 
-    async def _begun(self, request: ChatRequest) -> tuple[list[Chunk], Reads]:
+    async def _begun(self, request: ChatRequest) -> tuple[int, list[Chunk], Reads]:
         """A stream that has been accepted: the first that came of it, and the rest."""
-        self.breaker.check()
+        begun = self.breaker.begin()
         reads = in_reads(self._inner, request)
         try:
-            return await anext(reads, []), reads
+            return begun, await anext(reads, []), reads
         except BaseException as error:
-            self.breaker.judge(error, request.deadline)
+            self.breaker.judge(error, request.deadline, begun)
             raise
 
     async def _asked(
@@ -131,11 +132,11 @@ class Steady:
     ) -> T:
         """What comes of asking once."""
         breaker = self.breaker
-        breaker.check()
+        begun = breaker.begin()
         try:
             found = await ask(*args)
         except BaseException as error:
-            breaker.judge(error, deadline)
+            breaker.judge(error, deadline, begun)
             raise
         breaker.succeeded()
         return found
@@ -152,14 +153,14 @@ class Steady:
         deadline = self._deadline() if is_repeatable else math.inf
 
         async def answered() -> Exchange:
-            self.breaker.check()
+            begun = self.breaker.begin()
             try:
                 sent = method, path, headers, body
                 exchange: Exchange = await self._timed(deadline, relay, *sent)
             except BaseException as error:
-                self.breaker.judge(error, None)
+                self.breaker.judge(error, None, begun)
                 raise
-            self.breaker.answered(exchange.status)
+            self.breaker.answered(exchange.status, begun)
             if is_repeatable and exchange.status in self._retried:
                 raise await _Refused.by(exchange)
             return exchange

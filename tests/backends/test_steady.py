@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from honestproxy.types import ChatRequest
 from honestproxy.wire.responses import ResponsesRequest
 from tests.upstreams import (
     Reply,
+    Seen,
     Upstream,
     answer,
     chunk,
@@ -47,7 +48,9 @@ def failing(status: int, **headers: str) -> Reply:
 
 
 @asynccontextmanager
-async def steady(*script: Reply, **settings: Any) -> AsyncIterator[tuple[Any, Upstream]]:
+async def steady(
+    *script: Reply | Callable[[Seen], Reply], **settings: Any
+) -> AsyncIterator[tuple[Any, Upstream]]:
     async with upstream(*script) as server:
         backend = backends.load(Settings(upstream=server.url, **settings))
         try:
@@ -284,6 +287,25 @@ async def test_answers_that_dont_come_in_time_are_failures(kind: str) -> None:
             await backend.complete(asking())
 
 
+async def test_hangs_are_no_failures_in_a_row_where_others_were_answered_meanwhile() -> None:
+    def hanging_for_some(seen: Seen) -> Reply:
+        return Reply(then="hold") if b"hang" in seen.body else answer(GOOD)
+
+    async with steady(hanging_for_some, breaker_failures=2) as (backend, server):
+        deadline = asyncio.get_running_loop().time() + 0.2
+
+        async def hung() -> None:
+            async with asyncio.timeout_at(deadline):
+                await backend.complete(asking(user="hang").until(deadline))
+
+        hangs = [asyncio.create_task(hung()) for _ in range(5)]
+        while len(server.seen) < len(hangs):
+            await asyncio.sleep(0.001)
+        assert (await backend.complete(asking())).raw == GOOD
+        await asyncio.wait(hangs)
+        assert backend.breaker.state == "closed"
+
+
 async def test_clients_that_leave_are_no_failures() -> None:
     async with steady(Reply(then="hold"), breaker_failures=1) as (backend, server):
         request = asking().until(asyncio.get_running_loop().time() + 60)
@@ -323,7 +345,7 @@ async def test_an_upstream_that_doesnt_list_its_models_in_time_is_told() -> None
 
 def test_what_a_breaker_says_repeats_no_ones_words() -> None:
     breaker = Breaker("one", 1, 5)
-    breaker.judge(UpstreamError("the prompt was: secret", status=500), None)
+    breaker.judge(UpstreamError("the prompt was: secret", status=500), None, breaker.begin())
     with pytest.raises(UpstreamUnavailable) as caught:
-        breaker.check()
+        breaker.begin()
     assert "secret" not in caught.value.message
