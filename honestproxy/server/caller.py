@@ -97,6 +97,9 @@ class Caller:
 ANYONE: Final = Caller(admin=True)
 """Everyone, where the proxy has no keys of its own."""
 
+_NOBODY: Final = Caller()
+"""Whoever brings no key where one is wanted."""
+
 
 class Access(Protocol):
     """The door: tells who asks, and whether they may just now."""
@@ -136,13 +139,16 @@ def let_in(scope: Scope, access: Access) -> HonestProxyError | None:
     if not access.has_keys:
         scope["caller"] = ANYONE
         return None
-    path, headers = path_of(scope), scope["headers"]
-    scope["headers"] = [pair for pair in headers if pair[0].lower() not in _HIDDEN]
-    scope["caller"] = Caller()
+    path, told, kept = path_of(scope), {}, []
+    for pair in scope["headers"]:
+        if pair[0] in _HIDDEN:
+            told[pair[0].decode()] = pair[1].decode("latin-1")
+        else:
+            kept.append(pair)
+    scope["headers"], scope["caller"] = kept, _NOBODY
     if path in _PUBLIC or path.startswith(_PUBLIC_BELOW):
         return None
     try:
-        told = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in headers}
         scope["caller"] = caller = access.caller(told)
     except Unauthorized as error:
         return error.at_rest()

@@ -77,7 +77,7 @@ class Meter:
         self._forget(now, day)
         self._check(key, now)
         self.requests.add(now, 1)
-        return dict(self._told(key, now))
+        return self._told(key, now)
 
     def use(self, amount: int, now: int, day: int) -> None:
         """Count the tokens of an answer that has ended."""
@@ -95,11 +95,11 @@ class Meter:
         for what, most, window in self._windows(key):
             if wait := window.wait(now, most):
                 message = f"this key may use {most} {what} a minute; try again in {wait} s"
-                raise _limited(message, wait, dict(self._told(key, now)))
+                raise _limited(message, wait, self._told(key, now))
         if key.spend is not None and self.spent >= key.spend:
             wait = DAY - int(time.time()) % DAY
             message = f"this key may use {key.spend} tokens a day, by UTC, and has"
-            told = {**dict(self._told(key, now)), "x-should-retry": "false"}
+            told = {**self._told(key, now), "x-should-retry": "false"}
             raise _limited(message, wait, told, code="insufficient_quota")
 
     def _windows(self, key: Key) -> Iterator[tuple[str, int, Window]]:
@@ -108,13 +108,15 @@ class Meter:
         if key.tpm is not None:
             yield "tokens", key.tpm, self.tokens
 
-    def _told(self, key: Key, now: int) -> Iterator[tuple[str, str]]:
+    def _told(self, key: Key, now: int) -> dict[str, str]:
         """The headers by which OpenAI's API tells of limits."""
+        told = {}
         for what, most, window in self._windows(key):
-            yield f"x-ratelimit-limit-{what}", str(most)
-            yield f"x-ratelimit-remaining-{what}", str(max(0, most - window.total))
             whole = window.age + MINUTE - now if window.total else 0
-            yield f"x-ratelimit-reset-{what}", f"{whole}s"
+            told[f"x-ratelimit-limit-{what}"] = str(most)
+            told[f"x-ratelimit-remaining-{what}"] = str(max(0, most - window.total))
+            told[f"x-ratelimit-reset-{what}"] = f"{whole}s"
+        return told
 
 
 class Meters:
