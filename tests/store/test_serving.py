@@ -25,7 +25,7 @@ from honestproxy.store.schema import Row
 from tests.postgres_server import postgres_server
 from tests.proxy import DOUBT, DRAFT, Proxy, ask, proxy, script, serving
 from tests.store.rows import row
-from tests.upstreams import answer, chunk, event, events, upstream
+from tests.upstreams import answer, chunk, completion, event, events, upstream
 
 KEEP = {"X_Honesty_Trace": "keep"}
 SECRET = "sk-planted0123456789abcdef"
@@ -314,3 +314,38 @@ async def test_a_postgresql_that_goes_away_costs_no_request_and_loses_no_row() -
             await asyncio.to_thread(server.start)
             after = [await asked(number) for number in range(50)]
         assert {found.id for found in stored(url)} == {*before, *during, *after}
+
+
+@pytest.mark.parametrize("model", ["a\0b", "\ud800", "m" * 5000, "🦊", "'; DROP TABLE traces; --"])
+async def test_whatever_a_model_is_called_its_row_is_written(url: str, model: str) -> None:
+    async with proxy(script(), trace_store=url, traces="texts") as on:
+        status, _, headers = await on.post(ask(f"Who is {model}?") | {"model": model})
+        assert status == 200
+        name = headers["x-honesty-trace-id"]
+        await until(lambda: _written(on, 1))
+        _, told = await trace(on, name)
+    (found,) = stored(url)
+    assert found.id == name
+    assert told["steps"][0]["messages"][0]["content"] == f"Who is {model}?"
+    assert len(found.model or "") <= 1000
+
+
+async def _written(on: Proxy, number: int) -> bool:
+    return await counts(on) == (number, 0, 0)
+
+
+@pytest.mark.parametrize("model", [5, None, ["m"], {}])
+async def test_a_request_without_a_sane_model_has_its_row_as_well(url: str, model: Any) -> None:
+    async with proxy(script(), trace_store=url) as on:
+        status, _, _ = await on.post(ask() | {"model": model})
+    (found,) = stored(url)
+    assert found.status == status >= 400
+    assert found.failed
+
+
+async def test_what_an_upstream_says_of_its_tokens_is_taken_with_care(url: str) -> None:
+    for usage in ({"total_tokens": 10**30}, {"total_tokens": "7", "prompt_tokens": -1}, {"x": 1}):
+        odd = answer(completion() | {"usage": usage})
+        async with proxy(script(draft=odd), trace_store=url) as on:
+            assert (await on.post(ask(), X_Honesty="raw"))[0] == 200
+    assert {(found.total_tokens, found.prompt_tokens) for found in stored(url)} == {(None, None)}
