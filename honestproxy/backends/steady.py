@@ -89,6 +89,8 @@ class Steady:
         await self._inner.aclose()
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._inner, name)
 
     def __repr__(self) -> str:
