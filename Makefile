@@ -15,7 +15,7 @@ OUTSIDE := $(addprefix $(CLIENTS)/.,langchain openai3 schemathesis node ray)
 INSTALLED := $(if $(UPSTREAM),.venv/.installed,.venv/.installed-local)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix bench bench-memory bench-peers soak clean
+.PHONY: help run demo test lowest check fix audit sbom image-size bench bench-memory bench-peers soak clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(INSTALLED)  ## answer a few questions raw and wrapped, side by side
 test: .venv/.installed-dev $(OUTSIDE)  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
+lowest: $(CLIENTS)/.lowest  ## run the server's tests on the lowest versions that are allowed
+	$(CLIENTS)/lowest/bin/python -m pytest -q $(or $(ARGS),$(ON_LOWEST))
+
 check: .venv/.installed-dev  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +41,15 @@ check: .venv/.installed-dev  ## lint, formatting and types
 fix: .venv/.installed-dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: build/shipped.txt $(CLIENTS)/.audit  ## known vulnerabilities of what is shipped, each explained
+	$(CLIENTS)/audit/bin/python deploy/audit.py $<
+
+sbom: build/shipped.txt $(CLIENTS)/.audit  ## what is shipped as CycloneDX: build/sbom.json
+	$(CLIENTS)/audit/bin/python deploy/sbom.py $(BIN)/python $< build/sbom.json
+
+image-size: .venv/.made  ## what the container image would hold
+	$(BIN)/python deploy/check_size.py
 
 bench: .venv/.installed-dev  ## measure speed and cost, beside the peers that are installed
 	$(BIN)/python benchmarks/latency.py $(ARGS)
@@ -98,7 +110,7 @@ endef
 # tests are skipped by name; in CI that is an error.
 WITHOUT = { echo "make: could not install $(@F:.%=%) for tests/outside; without a network they are skipped" >&2; test -z "$$CI"; }
 
-$(filter-out %/.node %/.ray,$(OUTSIDE)): $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
+$(filter-out %/.node %/.ray,$(OUTSIDE)) $(CLIENTS)/.audit $(CLIENTS)/.uv: $(CLIENTS)/.%: pyproject.toml | .venv/.installed-dev
 	@test -x $(CLIENTS)/$*/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)/$*
 	@$(PIP) --python $(CLIENTS)/$*/bin/python install --quiet --group $* && touch $@ || $(WITHOUT)
 
@@ -119,6 +131,21 @@ $(CLIENTS)/.ray: pyproject.toml Makefile | .venv/.installed-dev
 	@needs=$$($(BIN)/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"])') \
 	  && $(PIP) --python $(CLIENTS)/ray/bin/python install --quiet "$$needs" && touch $@ || $(WITHOUT)
+
+build/shipped.txt: .venv/.installed-dev
+	@mkdir -p build
+	@$(BIN)/python deploy/shipped.py > $@.new && mv $@.new $@
+
+# Each range's lower end, but for the local models': torch alone would take minutes.
+ON_LOWEST := tests/server tests/wire tests/test_settings.py tests/test_call.py \
+  tests/backends/test_openai_compatible.py tests/backends/test_litellm.py
+LOWEST_UV = UV_NATIVE_TLS=1 $(CLIENTS)/uv/bin/uv
+
+$(CLIENTS)/.lowest: pyproject.toml $(CLIENTS)/.uv
+	@$(LOWEST_UV) venv --quiet --clear --python $(BIN)/python $(CLIENTS)/lowest
+	@$(LOWEST_UV) pip install --quiet --python $(CLIENTS)/lowest/bin/python \
+	  --resolution lowest-direct --group lowest --editable ".[litellm,postgres,redis,otel]"
+	@touch $@
 
 # Peers are no part of our environment: their requirements would fight with ours. OptiLLM asks for
 # 7.7 GB, nearly all of it for its plugins; without them, what its proxy itself imports is enough.
