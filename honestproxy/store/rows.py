@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, delete, func, select
@@ -144,7 +145,7 @@ def _by_values(connection: Connection, rows: Sequence[Row]) -> None:
     at = 0
     for number in _AT_ONCE:
         while len(rows) - at >= number:
-            values = tuple(value for row in rows[at : at + number] for value in row)
+            values = tuple(chain.from_iterable(rows[at : at + number]))
             connection.exec_driver_sql(_INSERTS[number], values)
             at += number
 
