@@ -107,6 +107,9 @@ class Access(Protocol):
     has_keys: bool
     """Whether the proxy has keys of its own; a client's key is then never sent upstream."""
 
+    refused: int
+    """Requests that came without a key that opens it."""
+
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Whose request this is, by its headers. Raises Unauthorized."""
         ...
@@ -120,6 +123,7 @@ class Open:
     """A door that is open to everyone; the client's own key goes upstream where we have none."""
 
     has_keys = False
+    refused = 0
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Anyone."""

@@ -22,6 +22,9 @@ def now(service: Service) -> Iterator[Metric]:
     yield _counter("requests_shed", "Requests that found no place in time.", places.shed)
     yield _gauge("tasks", "Tasks of the event loop; some outlast every request.", _tasks())
     yield _upstreams(service)
+    if service.access.has_keys:
+        refused = service.access.refused
+        yield _counter("keys_refused", "Requests without a key that opens the door.", refused)
     if (store := service.store) is not None:
         yield _counter("traces_written", "Traces that are in the store.", store.written)
         yield _counter("traces_shed", "Traces that were given up.", store.shed)

@@ -213,6 +213,15 @@ async def test_an_expired_or_revoked_key_is_refused_like_any_other(file: Path) -
     assert len({json.dumps(body) for _, body, _ in replies}) == 1
 
 
+async def test_what_the_door_turned_away_is_counted(file: Path) -> None:
+    admin, _ = keys.create(file, admin=True)
+    async with keyed(file) as on:
+        for _ in range(3):
+            await asked(on, "hp-nearly-one")
+        _, told, _ = await got(on, "/metrics", admin)
+    assert "honestproxy_keys_refused_total 3.0" in told.decode()
+
+
 async def test_without_keys_the_clients_own_goes_upstream() -> None:
     async with proxy(script()) as on:
         await on.client.chat.completions.create(**ask())
