@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -24,20 +25,26 @@ from honestproxy.evals.here import ready
 from honestproxy.settings import load
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
-PREFIX: Final = "local:"
-"""What the spec of an upstream begins with that becomes a deployment."""
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a model's backend says of itself; `reads`: it shows hidden states."""
+
+    traits: Traits
+    reads: bool
 
 
 class Model:
-    """The local model that settings name. Serve makes replicas of it, each ready once loaded."""
+    """The upstream that settings name. Serve makes replicas of it, each ready once loaded."""
 
     # Serve awaits it, and takes a replica for ready only then.
     async def __init__(self, config: Path | None, flags: Mapping[str, Any]) -> None:  # type: ignore[misc]
         self._backend: Backend = await ready(load(config, **flags))
 
-    async def traits(self) -> Traits:
-        """What the backend says of itself."""
-        return backends.traits(self._backend)
+    async def about(self) -> About:
+        """What the backend says of itself; only chats travel here."""
+        told = replace(backends.traits(self._backend), responses=False)
+        return About(told, hasattr(self._backend, "read"))
 
     async def complete(self, request: bytes) -> bytes | HonestProxyError:
         """The whole answer."""
@@ -73,7 +80,7 @@ class Model:
 
 
 class Remote:
-    """A backend over the handle of a `Model`: its answers, streams and readings."""
+    """A backend over the handle of a `Model`: its answers and streams."""
 
     def __init__(self, handle: DeploymentHandle, traits: Traits) -> None:
         self.traits = traits
@@ -91,11 +98,6 @@ class Remote:
             async for piece in pieces:
                 yield Chunk(_good(piece))
 
-    async def read(self, request: ChatRequest) -> Scores:
-        """What the model is read to doubt."""
-        scores: Scores = await answered(self._handle.read.remote(request.raw))
-        return scores
-
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The models it serves. `headers` change nothing."""
         listed: list[dict[str, Any]] = await answered(self._handle.models.remote())
@@ -103,6 +105,21 @@ class Remote:
 
     async def aclose(self) -> None:
         """Nothing to let go of: the model stays for the other proxies."""
+
+
+class RemoteReading(Remote):
+    """The same where the model shows hidden states."""
+
+    async def read(self, request: ChatRequest) -> Scores:
+        """What the model is read to doubt."""
+        scores: Scores = await answered(self._handle.read.remote(request.raw))
+        return scores
+
+
+async def reached(handle: DeploymentHandle) -> Remote:
+    """The backend behind a handle. Raises UpstreamUnreachable, BackendError."""
+    about: About = await answered(handle.about.remote())
+    return (RemoteReading if about.reads else Remote)(handle, about.traits)
 
 
 async def answered(response: Any) -> Any:

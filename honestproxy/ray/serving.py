@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray import serve
@@ -12,26 +14,31 @@ from ray.serve import Application
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy.errors import Forbidden, HonestProxyError, SettingsError
-from honestproxy.ray.model import PREFIX, Model, Remote, answered
+from honestproxy.ray.model import Model, reached
 from honestproxy.server import create_app
 from honestproxy.server.answering import refuse
 from honestproxy.server.guard import is_loopback
 from honestproxy.settings import DEFAULT_CONFIG, Settings, load
+from honestproxy.settings.references import is_reference
+from honestproxy.types import Backend
 
 PROXY: Final = "Proxy"
 MODEL: Final = "Model"
 """The deployments' names, by which a Serve configuration sets their options."""
 
-_SECRET: Final = frozenset({"upstream_key"})
-"""Settings that are no argument: Ray keeps and shows those."""
+_LOCAL: Final = "local:"
+"""What the spec of an upstream begins with that has its own deployment, unless told otherwise."""
+_WITH_PASSWORDS: Final = ("trace_store", "answer_cache")
+"""Settings that are URLs, in which a password may stand."""
 
 
 class Arguments(BaseModel):
     """What the application takes: these, and any setting by its name.
 
-    `config` is the path of a settings file that is there on every node. `cpus` and `gpus` are
-    what Ray reserves for a replica. `max_replicas` has Serve scale the proxies by what is under
-    way: `target` requests a replica, from `replicas` on.
+    `config` is the path of a settings file that is there on every node; `cpus` and `gpus` are what
+    Ray reserves for a replica. `max_replicas` has Serve scale the proxies by what is under way:
+    `target` requests a replica, from `replicas` on. `apart` gives any upstream a deployment of its
+    own, as a local model has it anyway: for a backend of one's own that needs a GPU, say.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -41,6 +48,7 @@ class Arguments(BaseModel):
     max_replicas: int | None = Field(None, ge=1)
     target: float = Field(64, gt=0)
     cpus: float = Field(1, gt=0)
+    apart: bool | None = None
     model_replicas: int = Field(1, ge=1)
     model_cpus: float = Field(1, ge=0)
     model_gpus: float = Field(0, ge=0)
@@ -49,10 +57,10 @@ class Arguments(BaseModel):
     def _check(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError("max_replicas is below replicas")
-        if shown := _SECRET & self.flags.keys():
+        if any(not is_reference(secret) for secret in _secrets(self.flags)):
             raise ValueError(
-                f"{', '.join(shown)}: Ray shows arguments; put it into the settings "
-                "file as env:NAME or file:PATH, or into the nodes' environment"
+                "a key or password is among them, and Ray shows arguments: say env:NAME or "
+                "file:PATH, or put it into the settings file"
             )
         return self
 
@@ -60,6 +68,19 @@ class Arguments(BaseModel):
     def flags(self) -> dict[str, Any]:
         """The settings among them."""
         return dict(self.model_extra or {})
+
+    def has_model(self, settings: Settings) -> bool:
+        """Whether the upstream is a deployment of its own."""
+        return settings.upstream.startswith(_LOCAL) if self.apart is None else self.apart
+
+
+def _secrets(flags: Mapping[str, Any]) -> Iterator[Any]:
+    """What of settings nobody is to see, or where it stands."""
+    tables = flags.get("upstreams") or {}
+    keys = [table.get("key") for table in tables.values() if isinstance(table, dict)]
+    yield from (key for key in (flags.get("upstream_key"), *keys) if key)
+    urls = [str(flags.get(name) or "") for name in _WITH_PASSWORDS]
+    yield from (url for url in urls if urlsplit(url).password)
 
 
 def app(args: dict[str, Any]) -> Application:
@@ -83,11 +104,10 @@ def build_app(arguments: Arguments | None = None) -> Application:
     config = _found(arguments.config)
     settings = load(config, **arguments.flags)
     _check_closed(settings)
-    below = []
-    if settings.upstream.startswith(PREFIX):
-        below.append(_model(arguments, settings).bind(config, arguments.flags))
-    ingress = Ingress(config, arguments.flags, has_model=bool(below))
-    return _proxy(arguments, settings, ingress).bind(*below)
+    ingress = _proxy(arguments, settings, Ingress(config, arguments, settings))
+    if not arguments.has_model(settings):
+        return ingress.bind()
+    return ingress.bind(_model(arguments, settings).bind(config, arguments.flags))
 
 
 def _check_closed(settings: Settings) -> None:
@@ -140,10 +160,10 @@ def _model(arguments: Arguments, settings: Settings) -> serve.Deployment:
 class Ingress:
     """An ASGI application that is made where its life begins: on its replica, by its settings."""
 
-    def __init__(self, config: Path | None, flags: Mapping[str, Any], *, has_model: bool) -> None:
+    def __init__(self, config: Path | None, arguments: Arguments, settings: Settings) -> None:
         self._config = config
-        self._flags = flags
-        self._has_model = has_model
+        self._arguments = arguments
+        self._mark = _mark(settings)
         self._app: ASGIApp | None = None
         self._is_for_here = True
 
@@ -162,14 +182,20 @@ class Ingress:
         await self._app(scope, receive, send)
 
     async def _made(self) -> ASGIApp:
-        settings = load(self._config, **self._flags)
-        if settings.upstream.startswith(PREFIX) != self._has_model:
+        arguments = self._arguments
+        settings = load(self._config, **arguments.flags)
+        if _mark(settings) != self._mark:
             raise SettingsError(
-                f"this node's settings name the upstream {settings.upstream!r}, and those where "
-                "the application was built another kind: give every node the same"
+                "this node's settings name another upstream than those where the application was "
+                "built: give every node the same file and environment"
             )
         self._is_for_here = is_loopback(settings.host)
-        return create_app(settings, await _reached() if self._has_model else None)
+        return create_app(settings, await _model_of(arguments, settings))
+
+
+def _mark(settings: Settings) -> str:
+    """What tells one upstream from another, and nothing of it: Ray keeps it."""
+    return hashlib.sha256(settings.upstream.encode()).hexdigest()[:16]
 
 
 _TOO_FAR: Final = (
@@ -184,8 +210,9 @@ def _is_near(scope: Scope) -> bool:
     return not client or is_loopback(str(client[0]))
 
 
-async def _reached() -> Remote:
-    """The model of this application."""
+async def _model_of(arguments: Arguments, settings: Settings) -> Backend | None:
+    """The model of this application, where it has one."""
+    if not arguments.has_model(settings):
+        return None
     own = serve.get_replica_context().app_name
-    handle = serve.get_deployment_handle(MODEL, app_name=own)
-    return Remote(handle, await answered(handle.traits.remote()))
+    return await reached(serve.get_deployment_handle(MODEL, app_name=own))
