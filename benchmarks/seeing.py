@@ -1,4 +1,4 @@
-"""What it costs to look: CPU a request with metrics, logs and spans, each against none of them.
+"""What it costs to look: CPU a request with metrics, logs, spans or traces, against none of them.
 
     python benchmarks/seeing.py [--repeat 5] [--requests 3000] [--json]
 
@@ -32,6 +32,8 @@ WAYS = {
     "logs, text": ["--log-level", "info"],
     "logs, JSON": ["--log-level", "info", "--log-format", "json"],
     "spans": ["--otlp-endpoint", "COLLECTOR"],
+    "traces, facts": ["--traces", "facts", "--trace-store", "sqlite:///facts.db"],
+    "traces, texts": ["--traces", "texts", "--trace-store", "sqlite:///texts.db"],
     "metrics, JSON, spans": [
         *("--metrics", "true", "--log-level", "info", "--log-format", "json"),
         *("--otlp-endpoint", "COLLECTOR"),
