@@ -44,7 +44,7 @@ def lines(captured: str) -> list[dict[str, object]]:
 @contextmanager
 def serving(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "honestproxy", "serve", "--upstream", "tests.played:gold"]
-    command += ["--port", "0", "--json", *words]
+    command += ["--port", "0", "--json", "--traces", "off", *words]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         try:

@@ -2,6 +2,11 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Mapping
 
 import httpx
@@ -321,3 +326,24 @@ async def test_what_was_counted_outlives_a_reload():
     assert at(found, "requests_total", **done(strategy="gated", outcome="draft_kept")) == 1
     assert at(found, "requests_total", **done(strategy="raw", outcome="passed_through")) == 1
     assert at(found, "reloads_total", result="done") == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_settings_that_are_refused_are_counted(tmp_path):
+    config = tmp_path / "honestproxy.toml"
+    good = 'upstream = "tests.played:gold"\nport = 0\ntraces = "off"\n'
+    config.write_text(good)
+    command = [sys.executable, "-m", "honestproxy", "serve", "--config", str(config), "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            url = json.loads(process.stdout.readline())["url"].removesuffix("v1") + "metrics"
+            for text, result in (("nonsense = 1\n", "refused"), ('strategy = "raw"\n', "done")):
+                config.write_text(good + text)
+                process.send_signal(signal.SIGHUP)
+                process.stderr.readline()  # it says what became of it
+                with urllib.request.urlopen(url, timeout=20) as got:
+                    found = by_labels(got.read().decode())
+                assert at(found, "reloads_total", result=result) == 1
+        finally:
+            process.kill()
