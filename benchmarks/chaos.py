@@ -170,7 +170,7 @@ def agreed(found: Found, proxy: Proxy, seen: list[Seen]) -> None:
         if name == "honestproxy_requests_total" and value:
             told = dict(labels)
             counted[told["strategy"], told["status"], told["outcome"]] += int(value)
-    kept = Counter((str(r["strategy"]), str(r["status"]), _outcome(r)) for r in rows.values())
+    kept = Counter((r["strategy"] or "none", str(r["status"]), _outcome(r)) for r in rows.values())
     missing = sum(counted.values()) - sum(kept.values()) - int(shed)
     found.check("counted by /metrics and not stored, but for those shed", missing == 0, missing)
     differing = {

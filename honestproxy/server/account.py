@@ -76,9 +76,14 @@ class Account:
         return sent
 
     @property
+    def gone(self) -> bool:
+        """Whether the client was gone before the end, or before there was anything to send."""
+        return self.left or self.status == LEFT
+
+    @property
     def outcome(self) -> str:
         """What became of the request, in one word: that of its answer, `error` or `client_left`."""
-        if self.left or self.status == LEFT:
+        if self.gone:
             return "client_left"
         if self.failed is not None:
             return "error"
@@ -131,6 +136,6 @@ def facts(account: Account) -> dict[str, Any]:
         "model": asked.model if asked else None,
         "key": account.caller.id,
         "seconds": round(account.seconds, 4),
-        "left": account.left,
+        "left": account.gone,
         "failed": account.failed is not None,
     }

@@ -57,7 +57,7 @@ class Noted:
             _reason(honesty, whole=self._honesty is not None) if honesty else None,
             account.status,
             account.failed is not None,
-            account.left,
+            account.gone,
             asked is not None and asked.streamed,
             account.cached,
             account.seconds,
