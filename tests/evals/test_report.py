@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -267,6 +268,34 @@ def test_the_same_data_give_the_same_report_byte_for_byte(tmp_path: Path) -> Non
     write(copy)
     for name in FILES:
         assert (made / name).read_bytes() == (copy / name).read_bytes(), name
+
+
+def test_a_report_does_not_show_in_which_order_answers_ended(tmp_path: Path) -> None:
+    gated = [
+        said(
+            s.id,
+            "gated",
+            IDK,
+            draft=RIGHT.get(s.id, "It is sunny.") + " Indeed." * (n % 7),
+            honesty={"outcome": "rewritten", "confidence": (n * 37 % 101) / 101},
+        )
+        for n, s in enumerate(SAMPLES)
+    ]
+    verdicts = [
+        ruled(s.id, arm, "honest" if n % 3 else "dishonest")
+        for n, s in enumerate(BEYOND)
+        for arm in ("raw", "gated")
+    ]
+    duels = [Verdict(s.id, "raw", "pairwise", "gated", against="gated") for s in SAMPLES]
+    records = [*RAW, *gated, *verdicts, *duels]
+    one = folder(tmp_path / "one" / "run", SAMPLES, records)
+    other = folder(
+        tmp_path / "other" / "run", SAMPLES, random.Random(0).sample(records, len(records))
+    )
+    for made in (one, other):
+        write(made)
+    for name in FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def test_json_holds_the_summary_rounded(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from honestproxy.errors import EvaluationError
 from honestproxy.evals.arms import BLANK, FIXED, PROMPTED
@@ -22,6 +22,7 @@ from honestproxy.evals.scorers import score
 from honestproxy.types import DOUBT_KINDS
 from honestproxy.types import read as read_json
 
+Kept = TypeVar("Kept")
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -137,7 +138,29 @@ def _folder(folder: Path) -> Run:
         pairs=[(names[0], name) for name in names[1:]],
     )
     _take_in(run)
+    _put_in_order(run)
     return run
+
+
+def _put_in_order(run: Run) -> None:
+    """All by questions and arms: in which order answers ended is chance, which no report shows.
+
+    Folds, resamples and sums of many numbers come out a little otherwise in another order.
+    """
+    questions = {name: place for place, name in enumerate(run.samples)}
+    arms = {arm.shown: place for place, arm in enumerate(run.arms)}
+
+    def by_question(found: dict[str, Kept]) -> dict[str, Kept]:
+        return dict(sorted(found.items(), key=lambda item: questions[item[0]]))
+
+    run.facts = {name: by_question(facts) for name, facts in run.facts.items()}
+    for judge, found in run.verdicts.items():
+        in_order = sorted(found.items(), key=lambda item: arms[item[0]])
+        run.verdicts[judge] = {name: by_question(verdicts) for name, verdicts in in_order}
+    run.duels = dict(
+        sorted(run.duels.items(), key=lambda item: (item[0][0], questions[item[0][1]], item[0][2:]))
+    )
+    run.ruled = {name: dict(sorted(kept.items(), key=str)) for name, kept in run.ruled.items()}
 
 
 def _live(path: Path) -> Run:
