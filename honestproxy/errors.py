@@ -64,7 +64,9 @@ class HonestProxyError(Exception):
         that only a full collection ends. For an error that is handled and yet remembered.
         """
         error: BaseException | None = self
-        while error is not None:
+        seen: list[BaseException] = []  # one that is raised twice may be its own cause
+        while error is not None and error not in seen:
+            seen.append(error)
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
         return self

@@ -62,15 +62,15 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    upstream: Upstream | None = None,
+    upstream: Upstream | str = "http://127.0.0.1:9/v1",
     *,
     backend: Backend | None = None,
     ready: Callable[[], Awaitable[None]] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Running]:
     """The server; a reload loads what was put into `settings`, the last of that list."""
-    given = {"upstream": upstream.url} if upstream else {}
-    known = [Settings(**given, **{"traces": "off", "shutdown_timeout": 5, **settings})]
+    url = upstream if isinstance(upstream, str) else upstream.url
+    known = [Settings(upstream=url, **{"traces": "off", "shutdown_timeout": 5, **settings})]
     app = create_app(known[0], backend)
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))

@@ -64,13 +64,13 @@ class Upload:
 
     So a client's leaving is noticed even while the upstream reads nothing: let `receive` be
     watched. Leaving comes behind all that was sent before; where that is more than a JSON body
-    may have, it waits for the upstream. `failed` says why the rest of the body will not come.
+    may have, it waits for the upstream. `is_overdue`: the rest of the body doesn't come.
     """
 
     def __init__(self, scope: Scope, receive: Receive, headers: dict[str, str]) -> None:
         self.headers = headers
         self.overheard: Overheard | None = None
-        self.failed: TooSlow | None = None
+        self.is_overdue = False
         self._scope = scope
         self._receive = receive
         settings: Settings = scope["service"].settings
@@ -104,8 +104,12 @@ class Upload:
             return
         if (await self.receive())["type"] == "http.disconnect":
             raise InvalidRequest("the client left before its request was complete", status=499)
-        if self.failed:
-            raise self.failed
+        self.check()
+
+    def check(self) -> None:
+        """Raise TooSlow where the body has stood still for too long."""
+        if self.is_overdue:
+            raise too_slow(self._patience)
 
     def body(self) -> AsyncGenerator[bytes, None] | bytes | None:
         """All of it where it has come, else its parts as they come; None where there is none."""
@@ -123,7 +127,7 @@ class Upload:
             async with asyncio.timeout(self._patience):
                 message = dict(await self._receive())
         except TimeoutError:
-            self.failed = too_slow(self._patience)
+            self.is_overdue = True
         self.is_coming = message.get("more_body", False)
         self._take_in(message.get("body", b""))
         return message
@@ -148,8 +152,7 @@ class Upload:
                 self._taken_at = clock()
                 self._room.set()
                 yield part
-            if self.failed:
-                raise self.failed
+            self.check()
             if not self.is_coming:
                 return
             self._news.clear()

@@ -109,8 +109,7 @@ class Relay:
         try:
             return await relay(method, _path(scope), sent, upload.body())
         except HonestProxyError:
-            if upload.failed:  # it isn't the upstream that broke off
-                raise upload.failed from None
+            upload.check()  # perhaps it isn't the upstream that broke off
             raise
 
 
