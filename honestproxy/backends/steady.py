@@ -218,9 +218,8 @@ class Steady:
 
         clock = asyncio.get_running_loop().time
         left = math.inf if deadline is None else deadline - clock()
-        backing_off = tenacity.wait_exponential_jitter(
-            multiplier=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT
-        )
+        growing = tenacity.wait_exponential(_FIRST_WAIT, max=_LONGEST_WAIT)
+        backing_off = growing + tenacity.wait_random(0, _FIRST_WAIT)
 
         def wait(state: RetryCallState) -> float:
             told = retry_after(state.outcome.exception()) if state.outcome else None

@@ -127,7 +127,8 @@ async def test_nothing_that_was_said_is_logged_at_any_level(capfd, log_format, s
                     wish = {"honesty": {"strategy": strategy}}
                     async with running.session.post(url, json=body | wish, headers=headers) as got:
                         await got.read()
-                await running.session.post(f"{running.url}/secret-path", json=body)
+                async with running.session.post(f"{running.url}/secret-path", json=body) as got:
+                    await got.read()
     captured = capfd.readouterr()
     assert captured.err.count("honestproxy.access") >= 8
     assert "secret" not in captured.out + captured.err
