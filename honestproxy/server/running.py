@@ -278,7 +278,7 @@ def _changes(before: Settings, after: Settings, fixed: Sequence[str]) -> str:
     names = type(after).model_fields
     changed = [name for name in names if getattr(before, name) != getattr(after, name)]
     told = f"{', '.join(changed)} changed" if changed else "nothing has changed"
-    return f"{told}; {', '.join(fixed)} will with the next start" if fixed else told
+    return f"{told}; {', '.join(fixed)}: only a restart changes that" if fixed else told
 
 
 def _broken_off(connection: Connection) -> None:

@@ -4,9 +4,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,85 @@ def test_it_stops_quietly_when_told(number, code):
         process.send_signal(number)
         assert process.wait(ANSWERS_WITHIN) == code
         assert process.stderr.read() == ""
+
+
+class Deaf(threading.Thread):
+    """An upstream that takes a request and never answers."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+        self.asked = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        connection, _ = self.listener.accept()
+        connection.recv(100)
+        self.asked.set()
+        connection.recv(100_000)
+        time.sleep(60)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_second_ctrl_c_ends_it_at_once_without_a_word():
+    deaf = Deaf()
+    words = ("--upstream", deaf.url, "--model", "m", "--strategy", "raw", "--port", "0", "--json")
+    with serving(*words, "--shutdown-timeout", "50") as process:
+        url = ready(process)["url"]
+        threading.Thread(target=_asked_in_vain, args=(url,), daemon=True).start()
+        assert deaf.asked.wait(ANSWERS_WITHIN)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(ANSWERS_WITHIN) == 130
+        assert process.stderr.read() == ""
+
+
+def _asked_in_vain(url: str) -> None:
+    with suppress(OSError, HTTPException):
+        post(url, model="m", messages=[{"role": "user", "content": "Hello!"}])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_hangup_loads_its_settings_anew_and_says_what_has_changed(home):
+    config = home / "own.toml"
+    config.write_text('strategy = "raw"\n')
+    with serving(*GOLD, "--json", "--config", str(config), "--threshold", "0.7") as process:
+        url = ready(process)["url"]
+        for text, says in (
+            ('strategy = "curiosity"\nthreshold = 0.2\n', "reloaded: strategy changed"),
+            ("\nstratgy = 'raw'\n", f"{config}:2: unknown setting 'stratgy'"),
+        ):
+            config.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            assert says in process.stderr.readline()
+            asked = [{"role": "user", "content": "What is the price of gold?"}]
+            answer = post(url, model="gold-1", messages=asked)
+            assert answer["honesty"]["strategy"] == "curiosity"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals differ")
+def test_when_its_terminal_is_closed_it_ends():
+    terminal, inside = os.openpty()
+    starts = (
+        "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-m", "honestproxy", "serve", *GOLD, "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", starts, *command],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,  # so that the terminal becomes its own
+    )
+    os.close(inside)
+    said = b""
+    while b"strategy" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait(ANSWERS_WITHIN) == 0
 
 
 def test_a_taken_port_is_told_before_anything_is_loaded(cli):
