@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from starlette.types import Message, Send
 
 from honestproxy import __version__
+from honestproxy.backends import failover
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.account import Account
 from honestproxy.server.cache_store import Store, opened
@@ -31,6 +32,7 @@ HEADER: Final = "x-honesty-cache"
 LARGEST: Final = 1_000_000
 """Bytes of an answer that is kept; a longer one is told, and forgotten."""
 
+_INSTEAD: Final = failover.HEADER.encode()
 _GOOD: Final = frozenset({"rewritten", "draft_kept", "passed_through"})
 _ELSEWHERE: Final = frozenset(
     {"host", "port", "cache", "keys", "log_format", "answer_cache", "answer_cache_seconds"}
@@ -133,6 +135,8 @@ class Lookup:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._head = _kept_of(message["headers"])
+                if any(name == _INSTEAD for name, _ in message["headers"]):
+                    self._parts = None  # the one that was asked for may be back in a moment
                 message["headers"] = [*message["headers"], (HEADER.encode(), b"miss")]
             else:
                 self._hear(message.get("body", b""), more=message.get("more_body", False))

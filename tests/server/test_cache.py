@@ -198,6 +198,19 @@ async def test_an_answer_that_nobody_waited_for_is_not_kept() -> None:
     assert (b"whole" in said, now["x-honesty-cache"]) == (True, "miss")
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_another_upstream_answered_in_its_place_is_not_kept(streamed: bool) -> None:
+    async with upstream(script()) as spare:
+        others = {"spare": {"url": spare.url}}
+        down = answer({"error": {"message": "down"}}, status=500)
+        known = {"upstreams": others, "fallbacks": ("spare",), "strategy": "raw", **KEPT}
+        async with proxy(lambda _: down, **known) as on:
+            for _ in range(2):
+                status, _, headers = await posted(on, ask(stream=streamed))
+                assert (status, headers["x-honesty-upstream"]) == (200, "spare")
+                assert headers["x-honesty-cache"] == "miss"
+
+
 async def test_a_client_may_want_no_cache() -> None:
     async with proxy(script(), **KEPT) as on:
         assert await told(on, ask(), Cache_Control="no-store") is None
