@@ -101,6 +101,7 @@ class Found:
 
 async def main(options: argparse.Namespace, folder: Path) -> Found:
     """Both parts, on one cluster."""
+    nodes.prepare()
     os.environ["PYTHONPATH"] = str(HERE)
     with nodes.two() as address:
         progress("two nodes are up")

@@ -13,16 +13,20 @@ _STORE = 120 * 2**20
 _LOOPBACK = "127.0.0.1"
 
 
-@contextmanager
-def two() -> Iterator[str]:
-    """Two nodes; yields the address of the head. Whoever has this environment may use them."""
+def prepare() -> None:
+    """Set what Ray looks up as it is imported: to be called before that."""
     os.environ |= {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # with it, nodes share one address
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
-    from ray.cluster_utils import Cluster  # reads the environment as it is imported
+
+
+@contextmanager
+def two() -> Iterator[str]:
+    """Two nodes; yields the address of the head. Whoever has this environment may use them."""
+    from ray.cluster_utils import Cluster
 
     node = {"num_cpus": CPUS, "object_store_memory": _STORE, "node_ip_address": _LOOPBACK}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})

@@ -173,6 +173,8 @@ class Ingress:
             try:
                 self._app = await self._made()
             except HonestProxyError as error:
+                if scope["type"] != "lifespan":
+                    raise
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": error.message})
                 return
