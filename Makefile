@@ -62,8 +62,9 @@ bench: .venv/.installed-dev  ## measure speed and cost, beside the peers that ar
 bench-memory: .venv/.installed-dev  ## measure memory: idle streams, and growth over many requests
 	$(BIN)/python benchmarks/memory.py $(ARGS)
 
-soak: .venv/.installed-dev  ## faults and kills at full length, under load: no answer is lost, no trace
+soak: .venv/.installed-dev $(CLIENTS)/.ray  ## faults and kills at full length, under load: no answer is lost, no trace
 	$(BIN)/python benchmarks/kill.py
+	$(CLIENTS)/ray/bin/python benchmarks/cluster.py
 
 bench-peers:  ## install the peers that `make bench` compares with, each apart
 	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venv-peers/%/.installed) || \

@@ -40,7 +40,8 @@ from spread.crowd import Crowd
 from wire.report import progress
 
 HERE = Path(__file__).parent
-URL = "http://127.0.0.1:8000/v1"  # where Serve listens where nobody says
+PORT = 8000  # where Serve listens where nobody says
+URL = f"http://127.0.0.1:{PORT}/v1"
 REPLICA = "ServeReplica:default:Proxy"
 _READY_WITHIN = 120.0
 _STOPPED_WITHIN = 30.0
@@ -158,12 +159,17 @@ async def _read(process: Process) -> str:
 
 async def _ready(process: Process, printed: asyncio.Task[str]) -> None:
     until = time.monotonic() + _READY_WITHIN
-    while not (len(nodes.processes(REPLICA)) == 2 and await asyncio.to_thread(_answers)):
+    while not (_is_complete() and await asyncio.to_thread(_answers)):
         if process.returncode is not None or time.monotonic() > until:
             if process.returncode is None:
                 process.kill()
             raise SystemExit(f"the application isn't ready:\n{await printed}")
         await asyncio.sleep(0.2)
+
+
+def _is_complete() -> bool:
+    """Whether both replicas run, and Serve listens on both nodes: each prefers its own replica."""
+    return len(nodes.processes(REPLICA)) == 2 and nodes.listeners(PORT) == 2
 
 
 def _answers() -> bool:

@@ -50,6 +50,13 @@ def processes(title: str) -> dict[int, int]:
     return found
 
 
+def listeners(port: int) -> int:
+    """How many sockets of this machine listen on a port: each node's Serve has its own."""
+    told = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    sockets = [line.split()[1:4] for line in told]
+    return sum(at.endswith(f":{port:04X}") and state == "0A" for at, _, state in sockets)
+
+
 def worked(pid: int) -> int:
     """Ticks of CPU that a process has taken so far."""
     _, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
