@@ -17,7 +17,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 BASE: Final = 150
-"""MB of python:3.13-slim-bookworm, unpacked: it is about 125, and may grow."""
+"""MB of python:3.11-slim-bookworm, unpacked: it is about 130, and may grow."""
 
 LIMITS: Final = {"": 300, "litellm,postgres,redis,otel": 650}
 """MB of a whole image, by the build argument EXTRAS."""

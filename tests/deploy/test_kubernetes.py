@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def test_its_settings_are_good_and_the_secret_holds_what_they_name(
     path, used = _settings(made, tmp_path)
     settings = load(path, environ={})
     assert used <= SECRET["stringData"].keys()
+    command = [Path(sys.executable).with_name("honestproxy"), "config", "check", "--config", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     (port,) = one(made, "Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"]
     assert (settings.host, settings.port) == ("0.0.0.0", port["containerPort"])
     assert settings.keys is not None, "beyond this machine nobody asks without a key"
