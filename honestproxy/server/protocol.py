@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from honestproxy.errors import HeadTooLarge, HonestProxyError, InvalidRequest
+from honestproxy.server.corked import Corked
 from honestproxy.server.incoming import WHOLE, too_slow
 from honestproxy.settings import Settings
 from honestproxy.wire import reply
@@ -48,6 +49,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come, and should say something."""
         super().connection_made(transport)
+        self.transport = self._corked = Corked(transport, self.loop)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -144,6 +146,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
+        self._corked.cork()
         super()._start_asgi_task(cycle, app)
 
     def _read_on(self, before: RequestResponseCycle) -> None:
