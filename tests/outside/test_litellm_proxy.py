@@ -90,12 +90,14 @@ async def test_in_front_it_has_an_honest_model_and_a_plain_one(tmp_path: Path) -
         plain = await chat.create(model="plain", **asked)
         wish = {"honesty": {"threshold": 0.1}}
         wished = await chat.create(model="honest", **asked, extra_body=wish)
+        by_header = await chat.create(model="honest", **asked, extra_headers={"X-Honesty": "raw"})
         streamed = await chat.with_raw_response.create(model="honest", **asked, stream=True)
         chunks = [chunk async for chunk in streamed.parse()]
     assert honest.parse().choices[0].message.content == MERGED
     assert honest.parse().model_extra["honesty"]["outcome"] == "rewritten"
     assert honest.headers["llm_provider-x-honesty-outcome"] == "rewritten"
     assert plain.choices[0].message.content == DRAFT
+    assert by_header.choices[0].message.content == DRAFT
     assert wished.choices[0].message.content == DRAFT
     assert wished.model_extra["honesty"]["outcome"] == "draft_kept"
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == MERGED
