@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from honestproxy.errors import BackendError, EvaluationError, HonestProxyError
+from honestproxy.errors import EvaluationError, HonestProxyError
+from honestproxy.ray.calls import Lost, answered
 from honestproxy.ray.cluster import Reserved
 from honestproxy.ray.worker import Plan, Versions, Worker
 
@@ -24,10 +25,6 @@ _NOBODY_FOR: Final = 120.0
 """Seconds without any worker after which a run ends."""
 _CLOSED_WITHIN: Final = 5.0
 """Seconds that a worker has to let go of its upstreams at the end."""
-
-
-class Lost(BackendError):
-    """A worker is gone, and with it what it was asked: another one may be asked."""
 
 
 @dataclass(eq=False, slots=True)
@@ -58,7 +55,9 @@ class Seats:
         self._each = each
         self._reserved = reserved
         self._free: asyncio.Queue[Seat | HonestProxyError] = asyncio.Queue()
+        self._begun: set[Seat] = set()
         self._seated: set[Seat] = set()
+        self._closing = False
         self._keepers: list[asyncio.Task[None]] = []
         self._versions = Versions.of(plan.baggage.settings)
 
@@ -72,9 +71,14 @@ class Seats:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for keeper in self._keepers:
+        # Workers end first, and with them what is asked of them: Ray's client minds a call that is
+        # cancelled.
+        self._closing = True
+        await asyncio.gather(*(self._end(seat) for seat in list(self._begun)))
+        _, going = await asyncio.wait(self._keepers, timeout=_CLOSED_WITHIN)
+        for keeper in going:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*going, return_exceptions=True)
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[Seat]:
@@ -108,15 +112,17 @@ class Seats:
         """A worker for one place, and another one whenever it is lost."""
         false_starts = 0
         try:
-            while True:
+            while not self._closing:
                 seat = Seat(self._started(node))
+                self._begun.add(seat)
                 try:
                     await self._serve(seat)
                 except Lost as lost:
+                    if self._closing:
+                        return
                     false_starts = 0 if seat in self._seated else false_starts + 1
                     self._check_begun(false_starts, lost)
                 finally:
-                    self._seated.discard(seat)
                     await self._end(seat)
                 await asyncio.sleep(_AGAIN_AFTER)
         except HonestProxyError as error:
@@ -150,9 +156,14 @@ class Seats:
         return made.remote(self._plan)
 
     async def _end(self, seat: Seat) -> None:
-        if not seat.lost.is_set():
-            seat.lost.set()
-            with suppress(Lost, HonestProxyError, TimeoutError):
+        if seat not in self._begun:
+            return
+        self._begun.discard(seat)
+        is_well = seat in self._seated and not seat.lost.is_set()
+        self._seated.discard(seat)
+        seat.lost.set()
+        if is_well:
+            with suppress(HonestProxyError, TimeoutError):
                 async with asyncio.timeout(_CLOSED_WITHIN):
                     await seat.ask("close")
         self._ray.kill(seat.actor)
@@ -166,33 +177,6 @@ class Seats:
             )
 
 
-async def answered(reference: Awaitable[Any]) -> Any:
-    """What a worker answers. Raises Lost, or what it raised; EvaluationError where not ours."""
-    from ray.exceptions import LocalRayletDiedError, RayActorError, RayError, RayTaskError
-
-    try:
-        return await reference
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, HonestProxyError):
-            raise cause from None
-        raise EvaluationError(f"a worker failed: {type(cause).__name__}: {cause}") from None
-    except LocalRayletDiedError:
-        raise EvaluationError("this machine's own part of the cluster ended") from None
-    except RayActorError as error:
-        if error.actor_init_failed:
-            raise EvaluationError(f"a worker can't begin: {_last(str(error))}") from None
-        raise Lost(_last(str(error))) from None
-    except RayError as error:
-        raise Lost(_last(str(error))) from None
-
-
 def _told(versions: Versions) -> str:
     made = f"honestproxy {versions.honestproxy} on Python {versions.python}"
     return f"{made} with prompts {versions.prompts}"
-
-
-def _last(text: str) -> str:
-    """The last line that says something: Ray puts tracebacks before it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

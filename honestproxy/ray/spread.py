@@ -14,8 +14,9 @@ from honestproxy.evals.here import Asking, Bench
 from honestproxy.evals.judging import Judging
 from honestproxy.evals.records import Answered, Sample, Verdict
 from honestproxy.ray.baggage import Baggage
+from honestproxy.ray.calls import Lost
 from honestproxy.ray.cluster import Reserved, connected, places
-from honestproxy.ray.seats import Lost, Seats
+from honestproxy.ray.seats import Seats
 from honestproxy.ray.worker import Judged, Plan
 
 _LOSSES: Final = 3
