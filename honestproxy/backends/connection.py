@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import re
 import struct
@@ -35,6 +34,7 @@ _KEEP_ALIVE: Final = (
 )
 LINGER: Final = 0.02  # seconds that a body's end may come after [DONE], to use its connection again
 _LARGE: Final = 1_000_000
+_PIECE: Final = 65536
 MOST: Final = 100_000_000
 """Bytes of one answer at most, unpacked, where it is held: no upstream may fill our memory."""
 _LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
@@ -117,6 +117,8 @@ class Http:
     ) -> Exchange:
         """Send it; once more where the connection, idle before, turns out to be closed."""
         url = self._urls.get(path) or self._url(path)
+        if isinstance(body, bytes) and len(body) > _LARGE:
+            headers = {**headers, "content-length": str(len(body))}
         request, options = self._client().request, {"headers": headers, "allow_redirects": False}
         _FRESH.set(False)
         _USED.set(None)
@@ -314,9 +316,14 @@ def _break_off(transport: asyncio.Transport | None, body: Body) -> None:
     transport.abort()
 
 
-def _payload(body: Body) -> Body | io.BytesIO:
+def _payload(body: Body) -> Body:
     # A large body as bytes would be written in one go, and hold all other requests up.
-    return io.BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
+    return _pieces(body) if isinstance(body, bytes) and len(body) > _LARGE else body
+
+
+async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
 
 
 def _cause(error: Exception) -> str:
