@@ -62,8 +62,9 @@ def parsed(kind: Callable[[bytes], D], body: bytes) -> D:
 
 def check_fields(request: ChatRequest) -> None:
     """Raise InvalidRequest, naming the field, for what OpenAI's API calls a 400."""
+    fields = request.fields
     for name, (accepted, wanted) in _FIELD_RULES.items():
-        if name in request:
+        if name in fields:
             _check(request, name, accepted, wanted)
 
 
