@@ -42,6 +42,7 @@ class Corked(asyncio.Transport):
 
     def abort(self) -> None:
         """Close it now."""
+        self._held = b""
         self._transport.abort()
 
     def is_closing(self) -> bool:
@@ -62,6 +63,6 @@ class Corked(asyncio.Transport):
         self._transport.write_eof()
 
     def _flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
             self._transport.write(held)
