@@ -29,17 +29,23 @@ _PIECE = 8
 
 
 class Oracle:
-    """The server; `bodies` are what it was asked. A streamed answer takes `seconds` in all."""
+    """The server; `bodies` are what it was asked. A streamed answer takes `seconds` in all.
+
+    While `open` isn't set, whatever is asked waits.
+    """
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.url = ""
         self.bodies: list[dict[str, Any]] = []
+        self.open = asyncio.Event()
+        self.open.set()
         self._seconds = seconds
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One chat completion, whole or streamed."""
         body = await request.json()
         self.bodies.append(body)
+        await self.open.wait()
         text = said(body)
         if not body.get("stream"):
             await asyncio.sleep(self._seconds)

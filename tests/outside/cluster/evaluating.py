@@ -103,13 +103,14 @@ async def test_a_run_over_two_nodes_is_that_of_one_machine(address, questions, t
 
 async def test_a_worker_that_is_killed_costs_no_answer(address, questions, tmp_path):
     run = tmp_path / "run"
-    async with oracle.listening(seconds=0.5) as upstream:
+    async with oracle.listening(seconds=0.3) as upstream:
         words = (questions, "--upstream", upstream.url, "--arms", "raw", "--ray", address)
         async with running(*words, "--out", run, "--ray-workers", 3) as process:
             await until(lambda: len(lines_of(run)) >= 8)
-            # Seven of eight in hand: each of the three has one, and three at most.
-            await until(lambda: len(upstream.bodies) - len(lines_of(run)) >= 7)
+            upstream.open.clear()
+            await until(lambda: len(upstream.bodies) - len(lines_of(run)) == 8)  # all in hand
             os.kill(min(nodes.processes(WORKER)), signal.SIGKILL)
+            upstream.open.set()
             code, said = await ended(process)
         assert code == 0, said
         assert set(answered(run).values()) == {1}
