@@ -80,8 +80,8 @@ class AnswerCache:
         asked, run = account.asked, account.run
         assert asked is not None and run is not None  # noqa: S101, PT018 - the caller's promise
         wish = _directives(headers.get("cache-control", ""))
-        if "no-store" in wish or _is_its_own(asked):
-            return None
+        if "no-store" in wish or _is_its_own(asked) or run.honesty.trace.note:
+            return None  # a note tells of less under load: no answer for later
         oldest = 0.0 if "no-cache" in wish else _seconds(wish.get("max-age"))
         return Lookup(self.store, self._key(account, asked, run), run, account, oldest)
 

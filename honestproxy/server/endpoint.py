@@ -12,12 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import InvalidRequest
 from honestproxy.pipeline import AnyRun
-from honestproxy.server import degrading
 from honestproxy.server.account import Account, Api
 from honestproxy.server.answering import Answering, Writer, concluded
+from honestproxy.server.beginning import begun
 from honestproxy.server.caller import Caller
 from honestproxy.server.incoming import LARGE, headers_of, json_body
-from honestproxy.server.logs import TRACE
 from honestproxy.server.traces import Recording, wanted
 from honestproxy.server.usage import Overheard
 from honestproxy.types import ChatRequest
@@ -50,56 +49,59 @@ class Endpoint(ABC):
 
     async def _answer(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, wait for its place, and let the pipeline answer."""
-        service: Service = scope["service"]
-        headers = headers_of(scope)
-        account.request_id = headers.get("x-request-id") or headers.get("x-client-request-id")
-        if service.telemetry is not None:
-            account.spans = service.telemetry.begin(account, scope["method"], headers)
-        account.caller = caller = scope["caller"]
-        account.told = service.access.admitted(caller)
-        if caller.id is not None:
-            account.overheard = Overheard()
-            send = account.overheard.hearing(send)
-        body = await json_body(scope, receive, headers)
-        if len(body) > LARGE:
-            asked = await asyncio.to_thread(self._understood, caller, body, headers)
-        else:
-            asked = self._understood(caller, body, headers)
-        _check_length(asked, service.settings.max_messages)
-        account.asked = asked
-        asked.query = scope["query_string"].decode("latin-1")
-        async with service.admission.place(caller, scope, receive):
-            writer, recording, is_wanted = self.writer(asked), None, wanted(scope, headers)
+        service, headers = scope["service"], headers_of(scope)
+        send = _met(service, account, scope, headers, send)
+        account.asked = await self._asked(account.caller, scope, receive, headers)
+        _check_length(account.asked, service.settings.max_messages)
+        async with service.admission.place(account.caller, scope, receive):
+            writer, is_wanted = self.writer(account.asked), wanted(scope, headers)
             if is_wanted or service.keeps_texts:
-                memory = service.traces if is_wanted else None
-                recording = Recording(writer, service.redaction, len(body), memory, caller.id)
-                writer = account.recording = recording
-            begin: Begin = partial(_begun, service, account, headers, recording)
+                writer = account.recording = _recording(service, account, writer, is_wanted)
+            begin: Begin = partial(begun, service, account, headers)
             lookup = None
             if service.answers is not None and not is_wanted:
-                begin = partial(_given, run := await begin())
-                if not run.honesty.trace.note:  # what is less under load isn't kept for later
-                    lookup = service.answers.lookup(account, headers)
+                begin = partial(_given, await begin())
+                lookup = service.answers.lookup(account, headers)
             if lookup is not None:
                 if await lookup.replayed(send):
                     return
                 send = lookup.heard(send)
             answering = Answering(receive, send, service.settings, writer, service.admission)
             try:
-                await answering.answer(
-                    begin,
-                    streamed=asked.streamed,
-                    explained=partial(service.catalog.explained, request=asked, caller=caller),
-                )
+                await _answered(service, account, begin, answering)
             finally:
-                account.failed, account.left = answering.failed, answering.left
-                if recording is not None:
-                    recording.keep()
                 if lookup is not None:
                     lookup.keep()
 
+    async def _asked(
+        self, caller: Caller, scope: Scope, receive: Receive, headers: Mapping[str, str]
+    ) -> ChatRequest:
+        """What is asked; a long body is read beside the loop, which others wait for."""
+        body = await json_body(scope, receive, headers)
+        if len(body) > LARGE:
+            asked = await asyncio.to_thread(self._understood, caller, body, headers)
+        else:
+            asked = self._understood(caller, body, headers)
+        asked.query = scope["query_string"].decode("latin-1")
+        return asked
+
     def _understood(self, caller: Caller, body: bytes, headers: Mapping[str, str]) -> ChatRequest:
         return self.read(caller.confined(body), headers)
+
+
+def _met(
+    service: Service, account: Account, scope: Scope, headers: Mapping[str, str], send: Send
+) -> Send:
+    """Who asks, noted on the account, and `send` as it is for them. Raises RateLimited."""
+    account.request_id = headers.get("x-request-id") or headers.get("x-client-request-id")
+    if service.telemetry is not None:
+        account.spans = service.telemetry.begin(account, scope["method"], headers)
+    account.caller = caller = scope["caller"]
+    account.told = service.access.admitted(caller)
+    if caller.id is None:
+        return send
+    account.overheard = Overheard()
+    return account.overheard.hearing(send)
 
 
 def _check_length(asked: ChatRequest, limit: int) -> None:
@@ -108,44 +110,24 @@ def _check_length(asked: ChatRequest, limit: int) -> None:
         raise InvalidRequest(message, param="messages")
 
 
+def _recording(service: Service, account: Account, writer: Writer, is_wanted: bool) -> Recording:
+    """A recording, kept in memory where the client wants to look at it."""
+    memory = service.traces if is_wanted else None
+    size = len(account.asked.raw) if account.asked else 0
+    return Recording(writer, service.redaction, size, memory, account.caller.id)
+
+
 async def _given(run: AnyRun) -> AnyRun:
     return run
 
 
-async def _begun(
-    service: Service, account: Account, headers: Mapping[str, str], recording: Recording | None
-) -> AnyRun:
-    """The turn that answers, not sent yet. Raises InvalidRequest or Forbidden."""
+async def _answered(service: Service, account: Account, begin: Begin, answering: Answering) -> None:
+    """The answer, and on the account how it went."""
     assert account.asked is not None  # noqa: S101 - has been read by now
-    resolved = await service.catalog.resolved(account.asked)
-    account.caller.check_model(resolved.model)
-    request, arm = service.experiment.assigned(resolved, headers)
-    run = service.pipeline.run(request)
-    account.caller.check_strategy(run.honesty.trace.strategy)
-    if service.settings.degrade and service.admission.pressure:
-        run, arm = _lessened(service, account.caller, request, run, arm)
-    account.asked, account.run = request, run
-    run.honesty.trace.arm = arm
-    TRACE.set(run.honesty.trace.id)
-    if account.spans is not None:
-        run.honesty.trace.watch = account.spans.call
-    if recording is not None:
-        recording.run = run
-    return run
-
-
-def _lessened(
-    service: Service, caller: Caller, request: ChatRequest, run: AnyRun, arm: str | None
-) -> tuple[AnyRun, str | None]:
-    """What answers under load, and its arm: none where it isn't the arm's own strategy."""
-    allowed, wanted = service.settings.strategies_allowed, run.honesty.trace.strategy
-
-    def may(name: str) -> bool:
-        return (allowed is None or name in allowed) and name in caller.strategies_of([name])
-
-    found = degrading.lesser(wanted, service.admission.pressure, may)
-    if found == wanted:
-        return run, arm
-    less = service.pipeline.run(degrading.by(found, request))
-    less.honesty.trace.note = degrading.note(wanted, found)
-    return less, None
+    explained = partial(service.catalog.explained, request=account.asked, caller=account.caller)
+    try:
+        await answering.answer(begin, streamed=account.asked.streamed, explained=explained)
+    finally:
+        account.failed, account.left = answering.failed, answering.left
+        if account.recording is not None:
+            account.recording.keep()

@@ -66,29 +66,39 @@ class Service:
         self.keeps_texts = self.store is not None and settings.traces == "texts"
         counted = (before and before.metrics) or Metrics()
         self.metrics: Metrics | None = counted if settings.metrics else None
-        self.observers: tuple[Observer, ...] = (self.experiment,)
-        if self.metrics is not None:
-            self.observers += (self.metrics,)
-        self.lasting: tuple[Lasting, ...] = ()
-        if self.store is not None:
-            self.observers += (self.store.notes(settings, self.redaction),)
-            self.lasting += (self.store,)
-        if isinstance(self.access, Door):
-            self.observers += (self.access.meters,)
-            self.lasting += (self.access,)
         known = (before.answers, before.settings) if before else (None, None)
         self.answers: AnswerCache | None = answer_cache(settings, self.pipeline.prompts, *known)
-        if self.answers is not None:
-            self.lasting += (self.answers.store,)
-        if (log_of_requests := access_log(settings)) is not None:
-            self.observers += (log_of_requests,)
         spans_before = before.telemetry if before else None
         self.telemetry: Telemetry | None = Telemetry.of(settings, spans_before)
-        if self.telemetry is not None:
-            self.observers += (self.telemetry,)
-            self.lasting += (self.telemetry.sender,)
+        self.observers: tuple[Observer, ...] = tuple(self._observing())
+        self.lasting: tuple[Lasting, ...] = tuple(self._lasting())
         self._requests = 0
         self._retired: asyncio.Event | None = None
+
+    def _observing(self) -> Iterator[Observer]:
+        """Who is told of each request's end."""
+        yield self.experiment
+        if self.metrics is not None:
+            yield self.metrics
+        if self.store is not None:
+            yield self.store.notes(self.settings, self.redaction)
+        if isinstance(self.access, Door):
+            yield self.access.meters
+        if (requests := access_log(self.settings)) is not None:
+            yield requests
+        if self.telemetry is not None:
+            yield self.telemetry
+
+    def _lasting(self) -> Iterator[Lasting]:
+        """What begins with the server and ends with it, in this order."""
+        if self.store is not None:
+            yield self.store
+        if isinstance(self.access, Door):
+            yield self.access
+        if self.answers is not None:
+            yield self.answers.store
+        if self.telemetry is not None:
+            yield self.telemetry.sender
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from honestproxy.server.account import Account
+    from honestproxy.server.traces import Recording
     from honestproxy.trace import Honesty
     from honestproxy.types import Doubts, Usage
 
@@ -25,15 +26,17 @@ _STEP: Final = 4000
 
 
 class Noted:
-    """What is known of a request at its end: no text, unless it was recorded."""
+    """What is known of a request at its end: no text, unless there is a `recording` to store."""
 
     __slots__ = (
         *("_doubts", "_error", "_facts", "_honesty", "_recording", "_redaction", "_upstream"),
         *("_usages", "id", "weight"),
     )
 
-    def __init__(self, account: Account, upstream: str, redaction: Redaction) -> None:
-        run, asked, self._recording = account.run, account.asked, account.recording
+    def __init__(
+        self, account: Account, recording: Recording | None, upstream: str, redaction: Redaction
+    ) -> None:
+        run, asked, self._recording = account.run, account.asked, recording
         self._upstream, self._redaction = upstream, redaction
         honesty = run.honesty if run else None
         trace = honesty.trace if honesty else None
@@ -44,9 +47,9 @@ class Noted:
         self._error: str | None = None
         self._honesty: Honesty | None = None
         self.weight = 1
-        if self._recording is not None:
+        if recording is not None:
             self._honesty, self._error = honesty, account.failed
-            self.weight = self._recording.size + _STEP * len(steps)
+            self.weight = recording.size + _STEP * len(steps)
         self._facts: tuple[Any, ...] = (
             trace.created if trace else time.time() - account.seconds,
             account.api,

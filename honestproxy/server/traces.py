@@ -1,8 +1,9 @@
 """Traces to be read again: the last ones in memory, others from the store.
 
 A request that carries `X-Honesty-Trace: keep` has what each step sent and got back kept in memory;
-where there is a store, its row has the texts as well. Texts are private: with keys of the proxy's
-own, only the key that made a trace reads it, and without any, only this machine's own clients do.
+a store has texts only where the setting `traces` says so. Texts are private: with keys of the
+proxy's own, only the key that made a trace reads it, and without any, only this machine's own
+clients do.
 `GET|DELETE /v1/honesty/traces/{id}`.
 """
 

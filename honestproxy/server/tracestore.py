@@ -109,10 +109,12 @@ class TraceNotes:
         self._store = store
         self._redaction = redaction
         self._upstream = redaction.text(settings.upstream)
+        self._has_texts = settings.traces == "texts"
 
     def note(self, account: Account) -> None:
         """Take the request in."""
-        self._store.take(Noted(account, self._upstream, self._redaction))
+        recording = account.recording if self._has_texts else None
+        self._store.take(Noted(account, recording, self._upstream, self._redaction))
 
 
 def opened(url: str, days: float, before: TraceStore | None) -> TraceStore:

@@ -128,16 +128,27 @@ async def test_failures_and_leaving_are_told_without_the_upstreams_words(url: st
     assert "planted" not in texts(list(rows.values()))
 
 
-@pytest.mark.parametrize("mode", ["facts", "texts"])
-async def test_texts_are_kept_where_settings_or_the_request_say_so_and_redacted(
-    url: str, mode: str
+async def test_a_request_that_wants_its_texts_kept_has_them_in_memory_and_not_stored(
+    url: str,
 ) -> None:
+    async with proxy(script(confusion=DOUBT), trace_store=url) as on:
+        _, _, headers = await on.post(ask(QUESTION), **KEEP)
+        kept = headers["x-honesty-trace-id"]
+        status, now = await trace(on, kept)
+        assert (status, now["steps"][0]["text"]) == (200, DRAFT)
+    async with proxy(script(), trace_store=url) as on:  # as after a restart
+        status, later = await trace(on, kept)
+        assert (status, later["strategy"]) == (200, "gated")
+        assert DRAFT not in str(later)
+    assert DRAFT not in texts(stored(url))
+
+
+async def test_texts_are_stored_where_the_settings_say_so_and_redacted(url: str) -> None:
     told = {}
-    wish = KEEP if mode == "facts" else {}
-    async with proxy(script(confusion=DOUBT), trace_store=url, traces=mode) as on:
-        _, _, headers = await on.post(ask(QUESTION), **wish)
+    async with proxy(script(confusion=DOUBT), trace_store=url, traces="texts") as on:
+        _, _, headers = await on.post(ask(QUESTION))
         told["gated"] = headers["x-honesty-trace-id"]
-        sent = {"X-Honesty": "raw"} | {name.replace("_", "-"): v for name, v in wish.items()}
+        sent = {"X-Honesty": "raw"}
         async with on.session.post(
             f"{on.url}/chat/completions", json=ask(QUESTION, stream=True), headers=sent
         ) as live:
