@@ -117,7 +117,7 @@ def test_importing_the_package_brings_in_nothing_heavy():
 
 
 def settings_table() -> str:
-    """The README's table of settings, as the code has it."""
+    """The table of settings, as the code has it."""
     lines = ["| setting | default | what it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         lines.append(f"| `{name}` | {_default(name, field.default)} | {field.description} |")
@@ -133,14 +133,14 @@ def _default(name: str, value: object) -> str:
 
 
 def block(name: str) -> str:
-    """What stands in the README between the comments `name` and `/name`."""
-    _, _, rest = README.partition(f"<!-- {name}")
+    """What stands in docs/settings.md between the comments `name` and `/name`."""
+    _, _, rest = (ROOT / "docs/settings.md").read_text("utf-8").partition(f"<!-- {name}")
     inside, end, _ = rest.partition(f"<!-- /{name} -->")
-    assert end, f"the README has no block {name}"
+    assert end, f"the page has no block {name}"
     return inside.partition("-->")[2].strip()
 
 
-def test_the_readme_tells_every_setting_as_it_is():
+def test_the_page_of_settings_tells_every_one_as_it_is():
     assert block("settings") == settings_table(), f"it should be:\n\n{settings_table()}\n"
 
 
