@@ -43,7 +43,7 @@ class Served:
         self.apart = self.client.with_options(base_url=f"{self.url}/apart/v1")
 
 
-@pytest_asyncio.fixture(scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def served(address: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     """The command `serve run`, with a file like that in deploy/, and both applications ready."""
     folder, port = tmp_path_factory.mktemp("serve"), free_port()
