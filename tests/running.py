@@ -12,7 +12,7 @@ from typing import Any
 
 from honestproxy.server import create_app
 from honestproxy.server.app import Proxy
-from honestproxy.server.running import Server
+from honestproxy.server.listening.running import Server
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
 from tests.upstreams import Upstream

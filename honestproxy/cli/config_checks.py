@@ -61,7 +61,7 @@ def _check_exemplars(settings: Settings) -> None:
 
 
 def _check_keys(settings: Settings) -> None:
-    from honestproxy.server import keys
+    from honestproxy.server.access import keys
 
     if settings.keys is not None:
         keys.read(settings.keys)
@@ -81,7 +81,7 @@ def _check_trace_store(settings: Settings) -> None:
 
 
 def _check_answer_cache(settings: Settings) -> None:
-    from honestproxy.server.cache_store import opened
+    from honestproxy.server.cache.store import opened
 
     if settings.answer_cache is not None:
         opened(settings.answer_cache, settings.answer_cache_seconds)

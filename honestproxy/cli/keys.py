@@ -17,7 +17,7 @@ from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.settings import Settings, nearest
 
 if TYPE_CHECKING:
-    from honestproxy.server.keys import Key
+    from honestproxy.server.access.keys import Key
 
 app = typer.Typer(cls=ListByDefault, help="Keys of this proxy's own: create, list, revoke.")
 
@@ -57,7 +57,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it: once, since only its hash is kept."""
-    from honestproxy.server import keys
+    from honestproxy.server.access import keys
 
     whole, made = keys.create(
         _file(settings),
@@ -83,7 +83,7 @@ def create(
 @with_settings("keys", common=())
 def list_(settings: Settings, as_json: Json = False) -> None:
     """List the keys: what each may do, never the key itself."""
-    from honestproxy.server import keys
+    from honestproxy.server.access import keys
 
     found = [key.told() for key in keys.read(_file(settings)).values()]
     if as_json:
@@ -102,7 +102,7 @@ def list_(settings: Settings, as_json: Json = False) -> None:
 @with_settings("keys", common=())
 def revoke(settings: Settings, name: Id, as_json: Json = False) -> None:
     """Have a key open nothing any more; a running proxy notices within a second."""
-    from honestproxy.server import keys
+    from honestproxy.server.access import keys
 
     key: Key = keys.revoke(_file(settings), name)
     if as_json:

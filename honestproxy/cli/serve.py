@@ -119,7 +119,7 @@ def check_exposure(settings: Settings) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach it."""
-    from honestproxy.server import guard  # and with it all that serving needs
+    from honestproxy.server.access import guard  # and with it all that serving needs
 
     return guard.is_loopback(host)
 
@@ -137,8 +137,8 @@ async def _serve(read: Load, settings: Settings, listener: socket.socket, *, as_
     """Serve until a signal ends it; which one."""
     from honestproxy.backends.upstreams import Upstreams
     from honestproxy.server import create_app
-    from honestproxy.server.logs import configure
-    from honestproxy.server.running import Server
+    from honestproxy.server.listening.running import Server
+    from honestproxy.server.seeing.logs import configure
 
     configure(settings)
     upstreams = Upstreams(settings)

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from honestproxy.errors import Forbidden, HonestProxyError, SettingsError
 from honestproxy.ray.model import Model, reached
 from honestproxy.server import create_app
+from honestproxy.server.access.guard import is_loopback
 from honestproxy.server.answering import refuse
-from honestproxy.server.guard import is_loopback
 from honestproxy.settings import DEFAULT_CONFIG, Settings, load
 from honestproxy.settings.references import is_reference
 from honestproxy.types import Backend

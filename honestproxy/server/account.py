@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from starlette.types import Message, Send
 
 from honestproxy.pipeline import AnyRun
-from honestproxy.server.caller import ANYONE, Caller
-from honestproxy.server.usage import Overheard
+from honestproxy.server.access.caller import ANYONE, Caller
+from honestproxy.server.access.usage import Overheard
 from honestproxy.types import ChatRequest
 from honestproxy.wire.reply import PING
 
 if TYPE_CHECKING:
-    from honestproxy.server.telemetry import Spans
-    from honestproxy.server.traces import Recording
+    from honestproxy.server.seeing.telemetry import Spans
+    from honestproxy.server.traces.recording import Recording
 
 _NOTHING: Final = (b"", None, PING)
 

@@ -12,7 +12,7 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, Overloaded, Stopping
-from honestproxy.server.caller import Caller
+from honestproxy.server.access.caller import Caller
 from honestproxy.server.watching import Watched
 from honestproxy.settings import Settings
 

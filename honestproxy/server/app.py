@@ -20,19 +20,19 @@ from honestproxy.server import (
     document,
     experiment,
     health,
-    metrics,
     models,
     page,
     relay,
     responses,
-    traces,
 )
+from honestproxy.server.access.caller import let_in
 from honestproxy.server.account import Account
 from honestproxy.server.admission import stopping
 from honestproxy.server.answering import refuse
-from honestproxy.server.caller import let_in
 from honestproxy.server.endpoint import Endpoint
+from honestproxy.server.seeing import metrics
 from honestproxy.server.service import Service
+from honestproxy.server.traces import recording as traces
 from honestproxy.settings import Settings
 from honestproxy.types import Backend, write
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from honestproxy.pipeline import AnyRun
 from honestproxy.server import degrading
+from honestproxy.server.access.caller import Caller
 from honestproxy.server.account import Account
-from honestproxy.server.caller import Caller
-from honestproxy.server.logs import TRACE
+from honestproxy.server.seeing.logs import TRACE
 from honestproxy.types import ChatRequest
 
 if TYPE_CHECKING:

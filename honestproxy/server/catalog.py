@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.router import Pipelines
-from honestproxy.server.caller import ANYONE, Caller
-from honestproxy.server.guard import climbs
+from honestproxy.server.access.caller import ANYONE, Caller
+from honestproxy.server.access.guard import climbs
 from honestproxy.settings import Settings
 from honestproxy.strategies import STRATEGIES
 from honestproxy.types import ChatRequest, read

@@ -12,13 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import InvalidRequest
 from honestproxy.pipeline import AnyRun
+from honestproxy.server.access.caller import Caller
+from honestproxy.server.access.usage import Overheard
 from honestproxy.server.account import Account, Api
 from honestproxy.server.answering import Answering, Writer, concluded
 from honestproxy.server.beginning import begun
-from honestproxy.server.caller import Caller
 from honestproxy.server.incoming import LARGE, headers_of, json_body
-from honestproxy.server.traces import Recording, wanted
-from honestproxy.server.usage import Overheard
+from honestproxy.server.traces.recording import Recording, wanted
 from honestproxy.types import ChatRequest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Final
 from starlette.types import Message, Receive, Scope
 
 from honestproxy.errors import InvalidRequest, TooLarge, TooSlow
-from honestproxy.server.usage import Overheard
+from honestproxy.server.access.usage import Overheard
 from honestproxy.settings import Settings
 
 WHOLE: Final = "honestproxy.whole"

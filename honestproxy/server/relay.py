@@ -13,13 +13,13 @@ from urllib.parse import unquote
 from starlette.types import Receive, Scope, Send
 
 from honestproxy.errors import HonestProxyError, InvalidRequest
+from honestproxy.server.access.caller import Caller
+from honestproxy.server.access.guard import climbs
+from honestproxy.server.access.usage import Overheard
 from honestproxy.server.account import Account
 from honestproxy.server.admission import Admission, stopping
 from honestproxy.server.answering import concluded
-from honestproxy.server.caller import Caller
-from honestproxy.server.guard import climbs
 from honestproxy.server.incoming import LARGE, Upload, headers_of
-from honestproxy.server.usage import Overheard
 from honestproxy.server.watching import Watched
 from honestproxy.types import Document
 from honestproxy.wire.reply import ChatWriter

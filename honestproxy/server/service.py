@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING
 from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import HonestProxyError
 from honestproxy.router import routed
+from honestproxy.server.access.caller import Access
+from honestproxy.server.access.door import Door, door
+from honestproxy.server.access.guard import Guard
+from honestproxy.server.access.limits import today
 from honestproxy.server.account import Lasting, Observer
 from honestproxy.server.admission import Admission
-from honestproxy.server.cache import AnswerCache, answer_cache
-from honestproxy.server.caller import Access
+from honestproxy.server.cache.answers import AnswerCache, answer_cache
 from honestproxy.server.catalog import Catalog
-from honestproxy.server.door import Door, door
 from honestproxy.server.experiment import Experiment
-from honestproxy.server.guard import Guard
-from honestproxy.server.limits import today
-from honestproxy.server.logs import access_log
-from honestproxy.server.metrics import Metrics
-from honestproxy.server.redaction import Redaction
-from honestproxy.server.telemetry import Telemetry
-from honestproxy.server.traces import LastTraces
+from honestproxy.server.seeing.logs import access_log
+from honestproxy.server.seeing.metrics import Metrics
+from honestproxy.server.seeing.telemetry import Telemetry
+from honestproxy.server.traces.recording import LastTraces
+from honestproxy.server.traces.redaction import Redaction
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
 
 if TYPE_CHECKING:
-    from honestproxy.server.tracestore import TraceStore
+    from honestproxy.server.traces.store import TraceStore
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,6 @@ def _trace_store(settings: Settings, before: TraceStore | None) -> TraceStore | 
     """The store that the settings name. Raises SettingsError for a URL that names none."""
     if settings.trace_store is None or settings.traces == "off":
         return None
-    from honestproxy.server.tracestore import opened  # brings SQLAlchemy with it
+    from honestproxy.server.traces.store import opened  # brings SQLAlchemy with it
 
     return opened(settings.trace_store, settings.trace_days, before)

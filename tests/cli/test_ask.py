@@ -105,7 +105,9 @@ def test_an_unknown_setting_names_the_nearest(cli, home, monkeypatch):
     (home / "honestproxy.toml").write_text("treshold = 0.5\n", "utf-8")
     done = cli("ask", *GOLD, "hi")
     assert done.exit_code == 2
-    assert "honestproxy.toml:1: unknown setting 'treshold'; did you mean 'threshold'?" in done.stderr
+    assert (
+        "honestproxy.toml:1: unknown setting 'treshold'; did you mean 'threshold'?" in done.stderr
+    )
     (home / "honestproxy.toml").unlink()
     monkeypatch.setenv("HONESTPROXY_UPSTREM", "x")
     assert "did you mean 'upstream'?" in cli("ask", "hi").stderr

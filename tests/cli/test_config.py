@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from honestproxy.server import keys
+from honestproxy.server.access import keys
 from honestproxy.settings import ModelSettings, Settings, UpstreamSettings
 
 TWO = """\
@@ -197,7 +197,8 @@ def test_an_examples_values_are_the_defaults(cli):
 
 def test_a_question_goes_to_its_models_upstream(cli, home):
     (home / "honestproxy.toml").write_text(
-        'upstream = "played:forbidden"\n[upstreams.house]\nurl = "played:gold"\nmodels = ["gold-*"]\n',
+        'upstream = "played:forbidden"\n'
+        '[upstreams.house]\nurl = "played:gold"\nmodels = ["gold-*"]\n',
         "utf-8",
     )
     done = cli("ask", "--model", "gold-1", "What is the price of gold?")

@@ -93,7 +93,7 @@ def test_the_settings_are_good_and_every_secret_they_name_is_given(
 
 
 def test_the_keys_that_the_script_makes_open_the_door(secrets: Path) -> None:
-    from honestproxy.server.door import Door
+    from honestproxy.server.access.door import Door
 
     door = Door(secrets / "secrets" / "keys.jsonl")
     for name, admin in (("app-key", False), ("metrics-key", True)):

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from honestproxy.server import keys
+from honestproxy.server.access import keys
 from honestproxy.settings import load
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, manifests, one, with_secrets_here
 

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser
 
-from honestproxy.server import keys
+from honestproxy.server.access import keys
 from tests.browser import compared, opened, text
 from tests.page.test_comparing import RAW, REFUSED
 from tests.proxy import DRAFT, proxy, script

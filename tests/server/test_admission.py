@@ -8,8 +8,8 @@ import json
 import pytest
 
 from honestproxy.errors import InvalidRequest, Overloaded, Stopping
+from honestproxy.server.access.caller import Caller
 from honestproxy.server.admission import Admission
-from honestproxy.server.caller import Caller
 from honestproxy.server.degrading import lesser
 from honestproxy.settings import Settings
 from tests.proxy import DOUBT, DRAFT, Proxy, Script, ask, proxy, script

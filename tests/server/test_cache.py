@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from honestproxy.errors import SettingsError
 from honestproxy.server import create_app
-from honestproxy.server.cache_store import Memory
+from honestproxy.server.cache.store import Memory
 from honestproxy.settings import Settings
 from honestproxy.wire import reply
 from tests.proxy import DOUBT, DRAFT, MERGED, Proxy, ask, proxy, script, serving
@@ -315,7 +315,7 @@ async def test_replicas_share_what_a_redis_keeps(tmp_path: Any) -> None:
 async def test_a_redis_that_goes_and_comes_back_costs_no_request(
     tmp_path: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honestproxy.server.redis_cache._LEFT_ALONE", 0.05)
+    monkeypatch.setattr("honestproxy.server.cache.redis._LEFT_ALONE", 0.05)
     async with redis_server(tmp_path) as server, upstream(script()) as behind:
         settings = Settings(upstream=behind.url, answer_cache=server.url)
         async with proxy_of(settings, behind) as on:

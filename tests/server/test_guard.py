@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from honestproxy.server.guard import Guard, is_loopback
+from honestproxy.server.access.guard import Guard, is_loopback
 from tests.proxy import ask, proxy, script
 
 HERE = ["127.0.0.1:8400", "localhost", "[::1]:8400", "proxy.localhost:1", "127.1.2.3", "testserver"]

@@ -15,9 +15,10 @@ import openai
 import pytest
 
 from honestproxy.errors import RateLimited, SettingsError
-from honestproxy.server import create_app, keys
-from honestproxy.server.keys import Key
-from honestproxy.server.limits import DAY, Meter, Window
+from honestproxy.server import create_app
+from honestproxy.server.access import keys
+from honestproxy.server.access.keys import Key
+from honestproxy.server.access.limits import DAY, Meter, Window
 from honestproxy.settings import Settings
 from tests.proxy import DOUBT, DRAFT, Proxy, ask, proxy, script, step_of
 from tests.upstreams import Reply, Seen, answer, chunk, completion, event, events

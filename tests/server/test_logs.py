@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from honestproxy.backends.scripted import Scripted
-from honestproxy.server.logs import AsJson, AsText, configure
+from honestproxy.server.seeing.logs import AsJson, AsText, configure
 from honestproxy.settings import Settings
 from tests.collector import collector
 from tests.proxy import ask, proxy, script

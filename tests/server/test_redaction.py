@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from honestproxy.errors import SettingsError
-from honestproxy.server.redaction import LONGEST, MARK, Redaction
+from honestproxy.server.traces.redaction import LONGEST, MARK, Redaction
 
 SECRETS = [
     "sk-proj-abcDEF0123456789_-xyz",

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from honestproxy.server import keys
-from honestproxy.server.caller import ANYONE, Caller, may_read
+from honestproxy.server.access import keys
+from honestproxy.server.access.caller import ANYONE, Caller, may_read
 from honestproxy.settings import Settings
 from tests.proxy import DOUBT, DRAFT, MERGED, Proxy, ask, proxy, script, serving, step_of
 from tests.upstreams import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from honestproxy.server.traces import Kept, LastTraces
+from honestproxy.server.traces.recording import Kept, LastTraces
 from tests.proxy import DOUBT, DRAFT, MERGED, Proxy, ask, proxy, script
 from tests.upstreams import Reply, answer, chunk, event
 

@@ -16,7 +16,8 @@ from openai import AsyncOpenAI, OpenAI
 
 from honestproxy import honest
 from honestproxy.errors import SettingsError
-from honestproxy.server import create_app, keys
+from honestproxy.server import create_app
+from honestproxy.server.access import keys
 from honestproxy.server.app import Proxy as App
 from honestproxy.settings import Settings
 from honestproxy.store.database import Database

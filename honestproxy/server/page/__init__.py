@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 
 from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
-from honestproxy.server.guard import is_from_here
+from honestproxy.server.access.guard import is_from_here
 from honestproxy.strategies import STRATEGIES
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from honestproxy.document import split_object, write
 from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest, Unauthorized
-from honestproxy.server.guard import is_from_here, path_of
+from honestproxy.server.access.guard import is_from_here, path_of
 from honestproxy.types import read
 
 CREDENTIALS: Final = ("x-api-key", "authorization")

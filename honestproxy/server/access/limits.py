@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from honestproxy.errors import RateLimited
+from honestproxy.server.access.keys import Key
+from honestproxy.server.access.usage import tokens
 from honestproxy.server.account import Account
-from honestproxy.server.keys import Key
-from honestproxy.server.usage import tokens
 
 MINUTE: Final = 60
 DAY: Final = 86_400

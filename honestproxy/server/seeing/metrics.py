@@ -20,7 +20,7 @@ from starlette.responses import Response
 from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
 from honestproxy.server.account import Account
-from honestproxy.server.gauges import now
+from honestproxy.server.seeing.gauges import now
 from honestproxy.trace import Step
 from honestproxy.types import DOUBT_KINDS
 

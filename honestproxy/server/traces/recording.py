@@ -18,15 +18,15 @@ from starlette.types import Scope
 
 from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest
 from honestproxy.pipeline import AnyRun
+from honestproxy.server.access.caller import ANYONE, may_keep, may_read
+from honestproxy.server.access.guard import is_from_here
 from honestproxy.server.answering import Writer
-from honestproxy.server.caller import ANYONE, may_keep, may_read
-from honestproxy.server.guard import is_from_here
-from honestproxy.server.redaction import Redaction
+from honestproxy.server.traces.redaction import Redaction
 from honestproxy.trace import Honesty, Step
 from honestproxy.types import ChatResponse, Chunk, write
 
 if TYPE_CHECKING:
-    from honestproxy.server.tracestore import TraceStore
+    from honestproxy.server.traces.store import TraceStore
 
 HEADER: Final = "x-honesty-trace"
 _PATH: Final = "/v1/honesty/traces"

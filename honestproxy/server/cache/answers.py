@@ -21,7 +21,7 @@ from honestproxy import __version__
 from honestproxy.backends import failover
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.account import Account
-from honestproxy.server.cache_store import Store, opened
+from honestproxy.server.cache.store import Store, opened
 from honestproxy.settings import Settings
 from honestproxy.templates import Prompts
 from honestproxy.trace import Honesty

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from honestproxy import __version__
 from honestproxy.errors import SettingsError
-from honestproxy.server import attributes, provider
+from honestproxy.server.seeing import attributes, provider
 from honestproxy.trace import Step
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import uvicorn
 
 from honestproxy.errors import HonestProxyError
 from honestproxy.server.app import Proxy
-from honestproxy.server.logs import configure
-from honestproxy.server.protocol import Connection, is_readable
+from honestproxy.server.listening.protocol import Connection, is_readable
+from honestproxy.server.seeing.logs import configure
 from honestproxy.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from honestproxy.server.redaction import Redaction
-from honestproxy.server.traces import told
-from honestproxy.server.usage import tokens
+from honestproxy.server.access.usage import tokens
+from honestproxy.server.traces.recording import told
+from honestproxy.server.traces.redaction import Redaction
 from honestproxy.store.schema import Row
 from honestproxy.trace import new_id
 from honestproxy.types import write
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from honestproxy.server.account import Account
-    from honestproxy.server.traces import Recording
+    from honestproxy.server.traces.recording import Recording
     from honestproxy.trace import Honesty
     from honestproxy.types import Doubts, Usage
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from honestproxy.errors import SettingsError, Unauthorized
-from honestproxy.server import keys
-from honestproxy.server.caller import CREDENTIALS, Access, Caller, Open
-from honestproxy.server.keys import Key, Keys, Stamp
-from honestproxy.server.limits import Meters
+from honestproxy.server.access import keys
+from honestproxy.server.access.caller import CREDENTIALS, Access, Caller, Open
+from honestproxy.server.access.keys import Key, Keys, Stamp
+from honestproxy.server.access.limits import Meters
 
 log = logging.getLogger(__name__)
 

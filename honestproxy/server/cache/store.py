@@ -76,6 +76,6 @@ def opened(place: str, seconds: float) -> Store:
         return Memory(seconds)
     if place.partition("://")[0] not in ("redis", "rediss", "unix"):
         raise SettingsError("answer_cache: give memory, or a redis:// URL")  # its own may be secret
-    from honestproxy.server.redis_cache import RedisStore
+    from honestproxy.server.cache.redis import RedisStore
 
     return RedisStore(place, seconds)

@@ -8,9 +8,9 @@ from typing import Final, TypeVar
 
 from honestproxy.errors import HonestProxyError
 from honestproxy.server.account import Account
-from honestproxy.server.redaction import Redaction
-from honestproxy.server.tracerows import Noted
-from honestproxy.server.traces import Kept
+from honestproxy.server.traces.recording import Kept
+from honestproxy.server.traces.redaction import Redaction
+from honestproxy.server.traces.rows import Noted
 from honestproxy.settings import Settings
 from honestproxy.store.database import Database
 from honestproxy.store.rows import PORTION, Rows, is_away, older_than

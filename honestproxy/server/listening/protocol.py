@@ -16,8 +16,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from honestproxy.errors import HeadTooLarge, HonestProxyError, InvalidRequest
-from honestproxy.server.corked import Corked
 from honestproxy.server.incoming import WHOLE, too_slow
+from honestproxy.server.listening.corked import Corked
 from honestproxy.settings import Settings
 from honestproxy.wire import reply
 
