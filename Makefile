@@ -63,8 +63,10 @@ bench: .venv/.installed-dev  ## measure speed and cost, beside the peers that ar
 bench-memory: .venv/.installed-dev  ## measure memory: idle streams, and growth over many requests
 	$(BIN)/python benchmarks/memory.py $(ARGS)
 
-soak: .venv/.installed-dev $(CLIENTS)/.ray  ## faults and kills at full length, under load: no answer is lost, no trace
+soak: .venv/.installed-dev $(CLIENTS)/.ray  ## chaos, kills, fuzzing and a cluster at full length: nothing is lost or told
+	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python benchmarks/fuzz.py
 	$(CLIENTS)/ray/bin/python benchmarks/cluster.py
 
 bench-peers:  ## install the peers that `make bench` compares with, each apart

@@ -108,7 +108,7 @@ class Asked:
     draws: dict[str, Any]
     fields: dict[str, Any]
     patience: Patience
-    price: Price | None
+    price: str | None
     concurrency: int
     share_drafts: bool
     bench: Bench | None
@@ -160,7 +160,8 @@ def ab(
         number=number,
         seed=seed,
     )
-    price = prices.parse(cost) if cost else None
+    if cost is not None:
+        prices.parse(cost)  # a wrong one is told before anything is asked
     wanted = arming.parse(arms or _usual(settings), settings.upstream, settings.model)
     fields = {"temperature": temperature, "max_tokens": max_tokens}
     with Folder(out) as folder:
@@ -173,7 +174,7 @@ def ab(
             draws={"seed": seed, "limit": limit, "sample": number},
             fields={name: value for name, value in fields.items() if value is not None},
             patience=Patience(attempts=retries + 1),
-            price=price,
+            price=cost,
             concurrency=concurrency,
             share_drafts=share_drafts,
             bench=_bench(settings, judge, judge_model, judges, concurrency),
@@ -233,6 +234,7 @@ async def _run(asked: Asked) -> Tally:
             fields=asked.fields,
             share_drafts=asked.share_drafts,
             judge=judging.config if judging else None,
+            price=asked.price,
         )
         log = asked.folder.start(config, asked.samples)
         for note in log.notes:
@@ -289,8 +291,9 @@ def _check_answered(source: Source) -> None:
 def _prices(asked: Asked, arms: list[Arm]) -> dict[str, Price]:
     from honestproxy.evals import prices
 
+    given = prices.parse(asked.price) if asked.price else None
     found = {
-        arm.name: asked.price or prices.known(arm.upstream, arm.model or "")
+        arm.name: given or prices.known(arm.upstream, arm.model or "")
         for arm in arms
         if arm.upstream
     }

@@ -35,8 +35,12 @@ def configuration(
     fields: Mapping[str, Any],
     share_drafts: bool,
     judge: Mapping[str, Any] | None,
+    price: str | None = None,
 ) -> dict[str, Any]:
-    """The configuration as JSON. `draws`: seed, limit and sample; `fields`: of each request."""
+    """The configuration as JSON. `draws`: seed, limit and sample; `fields`: of each request.
+
+    `price` is that of all arms, where one was given: the report counts money by it.
+    """
     return {
         "data": [loaded.config() for loaded in data],
         "samples": samples,
@@ -47,6 +51,7 @@ def configuration(
         "judge": dict(judge) if judge is not None else None,
         "settings": {name: getattr(settings, name) for name in MATTERING},
         "prompts": _digests({arm.strategy for arm in arms}, Prompts(settings.prompts)),
+        **({"price": price} if price is not None else {}),
         "made_by": f"honestproxy {__version__}",
     }
 

@@ -30,7 +30,7 @@ LOG: Final = "log.jsonl"
 _LOCK: Final = ".lock"
 _SYNCED_EVERY: Final = 2.0
 """Seconds after which what was written is also forced to the disk, against power cuts."""
-_PASSING: Final = frozenset({"made_by", "path"})
+_PASSING: Final = frozenset({"made_by", "path", "price"})
 """What of a configuration may differ when a run goes on."""
 _TOKENS: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
@@ -204,12 +204,14 @@ class Folder:
             if (self.path / LOG).exists():
                 raise EvaluationError(f"{self.path}: {LOG} without {CONFIG}; choose another --out")
             _write(self.path / SAMPLES, b"".join(map(_line, map(asdict, questions))))
-            _write(self.path / CONFIG, json.dumps(config, indent=2).encode() + b"\n")
+            _write(self.path / CONFIG, _text(config))
         elif found := list(differences(known, config)):
             raise EvaluationError(
                 f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
                 "Choose another --out, or repeat its own command"
             )
+        elif known.get("price") != (price := config.get("price")) and price is not None:
+            _write(self.path / CONFIG, _text({**known, "price": price}))
         self._log = Log(self.path / LOG)
         return self._log
 
@@ -282,6 +284,10 @@ def _counted(record: Record) -> dict[str, Any]:
 
 def _line(values: Mapping[str, Any]) -> bytes:
     return write_json(values) + b"\n"
+
+
+def _text(config: Mapping[str, Any]) -> bytes:
+    return json.dumps(config, indent=2).encode() + b"\n"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -101,6 +101,18 @@ def test_json_tells_what_was_done(cli, questions):
     assert (again["kept"], again["dollars"]) == (2, told["dollars"])
 
 
+def test_the_price_that_a_run_was_given_last_is_the_reports(cli, questions):
+    words = ("ab", "q.jsonl", *GOLD, "--arms", "raw", "--out", "run", "--price")
+    money = []
+    for price in ("1/2", "10/20"):
+        assert cli(*words, price).exit_code == 0
+        assert read(Path("run")).config["price"] == price
+        report = json.loads(Path("run", "report.json").read_text("utf-8"))
+        (row,) = (row for row in report["measures"] if row["key"] == "money")
+        money.append(row["values"]["raw"]["value"])
+    assert money[1] == pytest.approx(10 * money[0], rel=1e-2)
+
+
 def test_the_same_command_asks_nothing_again_and_another_is_refused(cli, questions):
     words = ("ab", "q.jsonl", *GOLD, "--out", "run", "--arms")
     cli(*words, "raw")
