@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CPUS = 2
-CLIENTS = 10001
-"""The port for commands that run on no node: `ray://127.0.0.1:10001`."""
 _STORE = 120 * 2**20
 _LOOPBACK = "127.0.0.1"
 
@@ -31,8 +29,7 @@ def two() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": CPUS, "object_store_memory": _STORE, "node_ip_address": _LOOPBACK}
-    head = {**node, "include_dashboard": False, "ray_client_server_port": CLIENTS}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         cluster.add_node(**node)
         yield cluster.address

@@ -164,16 +164,6 @@ async def test_a_cluster_that_will_not_do_is_told(address, questions, tmp_path, 
     assert said in told
 
 
-async def test_a_command_that_runs_on_no_node_reaches_the_cluster_too(address, questions, tmp_path):
-    words = (questions, "--upstream", "played:gold", "--arms", "raw,gated", "--share-drafts")
-    where = f"ray://127.0.0.1:{nodes.CLIENTS}"
-    code, said = await ab(*words, "--out", tmp_path / "run", "--ray", where)
-    assert code == 0, said
-    assert "Traceback" not in said
-    assert set(answered(tmp_path / "run").values()) == {2}
-    assert len(answered(tmp_path / "run")) == 40
-
-
 async def test_workers_of_another_version_are_refused(address, questions, tmp_path):
     renamed = "import honestproxy as h; h.__version__ = '9.9'"
     other = f"{renamed}; from honestproxy.cli import main; main()"
