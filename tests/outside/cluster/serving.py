@@ -208,14 +208,22 @@ def test_mistakes_are_told_before_anything_is_started(arguments, said):
 
 def test_a_local_model_has_a_deployment_of_its_own():
     apart = build_app(Arguments(upstream="local:smollm2-135m-instruct", model_gpus=1))
-    assert _deployments(apart) == {"Proxy", "Model"}
-    assert _deployments(build_app(Arguments(upstream="http://127.0.0.1:9/v1"))) == {"Proxy"}
+    assert _deployments(apart).keys() == {"Proxy", "Model"}
+    plain = build_app(Arguments(upstream="http://127.0.0.1:9/v1"))
+    assert _deployments(plain).keys() == {"Proxy"}
 
 
-def _deployments(application: Any) -> set[str]:
+def test_serve_scales_the_proxies_where_it_is_told_how_far():
+    one = build_app(Arguments(upstream="http://127.0.0.1:9/v1", replicas=2, max_replicas=8))
+    scaling = _deployments(one)["Proxy"]._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 8)
+    assert scaling.target_ongoing_requests == 64
+
+
+def _deployments(application: Any) -> dict[str, Any]:
     from ray.serve._private.build_app import build_app as built
 
-    return {one.name for one in built(application, name="honestproxy").deployments}
+    return {one.name: one for one in built(application, name="honestproxy").deployments}
 
 
 @pytest.mark.parametrize("name", ["serve.yaml", "vllm.yaml"])
