@@ -88,6 +88,13 @@ def test_settings_travel_with_the_folders_that_they_name(tmp_path: Path):
     assert there in unpacked.prompts.parents
 
 
+def test_a_folder_that_is_not_there_is_not_made_either(tmp_path: Path):
+    settings = Settings(exemplars=tmp_path / "nowhere")
+    unpacked = Baggage.of(settings).unpacked(tmp_path / "there")
+    assert unpacked.exemplars == tmp_path / "there" / "exemplars"
+    assert not (tmp_path / "there").exists()
+
+
 def test_each_machine_has_its_own_cache_unless_one_is_given(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("HONESTPROXY_CACHE", "/its/own")
     assert Baggage.of(Settings()).unpacked(tmp_path).cache == Path("/its/own")

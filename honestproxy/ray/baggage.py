@@ -35,7 +35,10 @@ class Baggage:
         return cls(settings, {name: _read(path) for name, path in given.items() if path})
 
     def unpacked(self, below: Path) -> Settings:
-        """The settings as they hold on this machine, the folders laid out below a place."""
+        """The settings as they hold on this machine, the folders laid out below a place.
+
+        One that is empty, or isn't there, isn't there either.
+        """
         here: dict[str, Path] = {name: below / name for name in self.folders}
         for name, files in self.folders.items():
             _write(here[name], files)
@@ -58,7 +61,8 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _write(folder: Path, files: Files) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    if files:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

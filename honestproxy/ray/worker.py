@@ -6,6 +6,8 @@ Ray makes an actor of it. Whatever it is given or returns goes through pickle.
 from __future__ import annotations
 
 import asyncio
+import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -62,8 +64,9 @@ class Worker:
     """Asks and judges, under the settings of whoever started the run."""
 
     def __init__(self, plan: Plan) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="honestproxy-")
-        self._settings = plan.baggage.unpacked(Path(self._folder.name))
+        # There only if anything is laid out in it: a worker that is killed can't clear up.
+        self._folder = Path(tempfile.gettempdir()) / f"honestproxy-{secrets.token_hex(8)}"
+        self._settings = plan.baggage.unpacked(self._folder)
         self._here = Here(Asking(self._settings, plan.patience, plan.fields), ready)
         self._opening = asyncio.Lock()
         self._answers: dict[tuple[Arm, ...], Entrants] = {}
@@ -118,7 +121,7 @@ class Worker:
     async def close(self) -> None:
         """Let go of the upstreams, and of what was unpacked."""
         await self._here.aclose()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _of(self, arms: tuple[Arm, ...]) -> Entrants:
         async with self._opening:  # a model is loaded once, however many ask for it
