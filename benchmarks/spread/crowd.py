@@ -55,9 +55,7 @@ class Crowd:
                 text = await self._once(session, question, streamed)
                 break
             except (GoneWrongError, aiohttp.ClientError, TimeoutError) as error:
-                self.again[
-                    str(error) if isinstance(error, GoneWrongError) else "no connection"
-                ] += 1
+                self.again[_reason(error)] += 1
                 await asyncio.sleep(_FIRST_WAIT * 2**attempt)
         else:
             self.failed.append(question)
