@@ -125,8 +125,25 @@ async def test_failures_and_leaving_are_told_without_the_upstreams_words(url: st
     assert (rows[failed].status, rows[failed].failed) == (429, True)
     assert (rows[fallen].outcome, rows[fallen].status) == ("draft_fallback", 200)
     assert rows[fallen].reason.startswith("merge: ")
-    assert rows[left].client_left
+    assert (rows[left].client_left, rows[left].outcome) == (True, None)
     assert "planted" not in texts(list(rows.values()))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_raw_answer_that_fails_or_breaks_off_has_no_outcome(
+    url: str, streamed: bool
+) -> None:
+    refused = answer({"error": {"message": "down"}}, status=500)
+    broken = events(event(chunk("The ")), done=False, then="drop")
+    replies = script(draft=broken if streamed else refused)
+    async with (
+        proxy(replies, strategy="raw", trace_store=url) as on,
+        on.session.post(f"{on.url}/chat/completions", json=ask(stream=streamed)) as got,
+    ):
+        await got.read()
+    (kept,) = stored(url)
+    assert (kept.status, kept.failed) == (200 if streamed else 500, True)
+    assert (kept.strategy, kept.outcome) == ("raw", None)
 
 
 async def test_a_request_that_wants_its_texts_kept_has_them_in_memory_and_not_stored(

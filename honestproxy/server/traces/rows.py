@@ -56,7 +56,7 @@ class Noted:
             asked.model if asked else None,
             trace.strategy if trace else None,
             trace.arm if trace else None,
-            honesty.outcome if honesty else None,
+            _outcome(account),
             _reason(honesty, whole=self._honesty is not None) if honesty else None,
             account.status,
             account.failed is not None,
@@ -118,6 +118,13 @@ def _listed(doubts: Doubts, redaction: Redaction | None) -> list[dict[str, Any]]
     if redaction is None:
         return [{"kind": doubt.kind} for doubt in doubts.items]
     return [{"kind": d.kind, "statement": redaction.text(d.statement)} for d in doubts.items]
+
+
+def _outcome(account: Account) -> str | None:
+    """What the answer was, once it was whole; a strategy may have said so before it broke off."""
+    if account.run is None or account.gone or account.failed is not None:
+        return None
+    return account.run.honesty.outcome
 
 
 def _reason(honesty: Honesty, *, whole: bool) -> str | None:
