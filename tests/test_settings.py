@@ -181,6 +181,8 @@ def test_a_wrong_setting_is_told_with_its_source(source: dict[str, Any], told: s
         ('fallbacks = ["a"]', "1: fallbacks[0]: upstream 'a' is named but not defined; no [upstr"),
         ('[upstream.a]\nurl = "x"', "1: upstream: Input should be a valid string; did you mean"),
         ('[upstreams.default]\nurl = "x"', "1: upstreams.default: that is what `upstream` is"),
+        ("port = true", "1: port: Input should be a number, not true or false"),
+        ('[models."x"]\nmax_calls = true', "2: models.x.max_calls: Input should be a number"),
         ('redact = ["("]', "1: redact: pattern 1 is no pattern of re's: missing )"),
         ('strategies_allowed = [\n"raw",\n"x"]', "3: strategies_allowed[1]: unknown strategy 'x'"),
         ("experiment = {raw = 1, gatd = 1}", "1: experiment.gatd: unknown strategy 'gatd'; did"),

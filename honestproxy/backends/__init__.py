@@ -60,7 +60,7 @@ def opened(settings: Settings) -> Backend:
         from honestproxy.backends.openai_compatible import OpenAICompatible
 
         return OpenAICompatible(spec, settings)
-    if not rest:
+    if not rest or rest.startswith("//"):
         raise SettingsError(f"upstream {spec!r} is not understood; give {SPECS}")
     if prefix == "litellm":
         from honestproxy.backends.litellm import LiteLLM

@@ -43,7 +43,7 @@ def _check_upstream(settings: Settings) -> None:
     from honestproxy import backends
 
     prefix, _, rest = settings.upstream.partition(":")
-    if prefix in ("http", "https", "litellm") or not rest:
+    if prefix in ("http", "https", "litellm") or not rest or rest.startswith("//"):
         backends.opened(settings)
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -20,7 +21,7 @@ from honestproxy.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from honestproxy.settings import Settings, load
+from honestproxy.settings import Gathered, Settings, gather, load
 
 COMMON = ("upstream", "model", "strategy")
 MISTAKE, FAILURE = 2, 1
@@ -59,7 +60,9 @@ def with_settings(
         def run(**values: Any) -> None:
             with errors_in_one_line(as_json=values.get("as_json", False)):
                 flags = {name: values.pop(name) for name in names}
-                command(read(values.pop("config"), **flags), **values)
+                config = values.pop("config")
+                with _placed(partial(gather, config, **flags)):
+                    command(read(config, **flags), **values)
 
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         return _dressed(run, command, [*own, *map(_flag, names), _keyword("config", _Config)])
@@ -82,6 +85,25 @@ def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # 128 + SIGINT; at once: a thread may be deep in a conversion
+
+
+@contextmanager
+def _placed(gathered: Callable[[], Gathered]) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(told(error, gathered)) from None
+
+
+def told(error: HonestProxyError, gathered: Callable[[], Gathered]) -> str:
+    """What is wrong, with file, line and key of the setting that the error names, if any.
+
+    That is for what only use shows to be wrong, such as a port that is taken.
+    """
+    if not isinstance(error, SettingsError) or error.param not in Settings.model_fields:
+        return error.message
+    what = error.message.removeprefix(f"{error.param}: ")
+    return gathered().mistake((error.param,), what)
 
 
 def exit_code(error: HonestProxyError) -> int:

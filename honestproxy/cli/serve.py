@@ -12,16 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from honestproxy.cli import question
-from honestproxy.cli.options import COMMON, Json, with_settings
+from honestproxy.cli.options import COMMON, Json, told, with_settings
 from honestproxy.cli.output import print_json, safe, stderr, stdout
 from honestproxy.errors import HonestProxyError, SettingsError
-from honestproxy.settings import Settings, load
+from honestproxy.settings import Gathered, Settings, gather, in_order
 
 if TYPE_CHECKING:
     from honestproxy.router import Pipelines
     from honestproxy.types import Backend
 
-Load = Callable[[], Settings]
+Gather = Callable[[], Gathered]
 
 FLAGS = tuple(
     name
@@ -41,19 +41,19 @@ _IN_THE_WAY = {
 }
 
 
-@with_settings(*FLAGS, read=partial(partial, load))
-def serve(read: Load, as_json: Json = False) -> None:
+@with_settings(*FLAGS, read=partial(partial, gather))
+def serve(gathered: Gather, as_json: Json = False) -> None:
     """Start the proxy: point any OpenAI SDK's base_url at it."""
-    settings = _checked(read)
+    settings = _checked(gathered)
     with listening(settings.host, settings.port) as listener:
-        stopped_by = _run(_serve(read, settings, listener, as_json=as_json))
+        stopped_by = _run(_serve(gathered, settings, listener, as_json=as_json))
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-def _checked(read: Load) -> Settings:
+def _checked(gathered: Gather) -> Settings:
     """The settings, now or once more. Raises SettingsError where they can't be served by."""
-    settings = read()
+    settings = in_order(gathered())
     question.check(settings)
     check_exposure(settings)
     return with_trace_store(settings)
@@ -66,7 +66,9 @@ def listening(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise SettingsError(f"host {host!r} is not an address here: {error.strerror}") from None
+        raise SettingsError(
+            f"host {host!r} is not an address here: {error.strerror}", param="host"
+        ) from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -75,7 +77,8 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         why = _IN_THE_WAY.get(error.errno or 0, error.strerror)
-        raise SettingsError(f"can't listen on port {port} of {host}: {why}") from None
+        wrong = "host" if error.errno == errno.EADDRNOTAVAIL else "port"
+        raise SettingsError(f"can't listen on port {port} of {host}: {why}", param=wrong) from None
     listener.setblocking(False)
     return listener
 
@@ -113,7 +116,8 @@ def check_exposure(settings: Settings) -> None:
     raise SettingsError(
         f"host {settings.host!r} can be reached from other machines, and this proxy has no keys: "
         "make one with `honestproxy keys create --keys keys.jsonl` and serve with "
-        "`--keys keys.jsonl`, or say `--allow-open` if everyone who reaches it may use it"
+        "`--keys keys.jsonl`, or say `--allow-open` if everyone who reaches it may use it",
+        param="host",
     )
 
 
@@ -133,7 +137,9 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-async def _serve(read: Load, settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
+async def _serve(
+    gathered: Gather, settings: Settings, listener: socket.socket, *, as_json: bool
+) -> int:
     """Serve until a signal ends it; which one."""
     from honestproxy.backends.upstreams import Upstreams
     from honestproxy.server import create_app
@@ -154,7 +160,9 @@ async def _serve(read: Load, settings: Settings, listener: socket.socket, *, as_
         _settle_memory()
         await _announce(settings, app.service.pipeline, listener, as_json=as_json)
 
-    return await Server(app, partial(_checked, read)).run_until_stopped(listener, ready)
+    worded = partial(told, gathered=gathered)
+    server = Server(app, partial(_checked, gathered), worded)
+    return await server.run_until_stopped(listener, ready)
 
 
 async def _announce(

@@ -9,7 +9,7 @@ from honestproxy.settings.fields import (
     Settings,
     UpstreamSettings,
 )
-from honestproxy.settings.loading import Gathered, gather, load
+from honestproxy.settings.loading import Gathered, gather, in_order, load
 from honestproxy.settings.sources import DEFAULT_CONFIG
 from honestproxy.settings.words import nearest
 
@@ -22,6 +22,7 @@ __all__ = [
     "Settings",
     "UpstreamSettings",
     "gather",
+    "in_order",
     "load",
     "nearest",
 ]

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX: Final = "HONESTPROXY_"
@@ -16,6 +26,8 @@ DEFAULT_UPSTREAM: Final = "local:smollm2-135m-instruct"
 
 STRATEGY_NAMES: Final = ("raw", "curiosity", "gated", "single", "critique", "introspect")
 """Strategies that a setting may name: the keys of `strategies.STRATEGIES`."""
+
+_NUMBERS: Final = (int, float, int | None, float | None)
 
 REFERENCES: Final = ("env:", "file:")
 """How a value that stands elsewhere is named; `load` puts it in."""
@@ -54,6 +66,13 @@ def _in_place(value: Any) -> Any:
     return value
 
 
+def _no_switch(fields: Mapping[str, FieldInfo], value: Any, name: str | None) -> Any:
+    """Refuse true where a number belongs: to Python it is 1."""
+    if isinstance(value, bool) and fields[name or ""].annotation in _NUMBERS:
+        raise ValueError("Input should be a number, not true or false")
+    return value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 Key = Annotated[SecretStr, BeforeValidator(_in_place)]
@@ -65,6 +84,11 @@ class _Table(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        return _no_switch(cls.model_fields, value, info.field_name)
 
 
 class UpstreamSettings(_Table):
@@ -249,6 +273,11 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("honestproxy", appauthor=False) / "exemplars",
         description="Folder with labelled questions of your own, which `introspect` learns from.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        return _no_switch(cls.model_fields, value, info.field_name)
 
     @field_validator("experiment", mode="before")
     @classmethod

@@ -60,7 +60,11 @@ def load(
     A flag that is None was not given. Raises SettingsError, a line for each mistake, naming file
     and line (or the variable, or the flag) and the key; never a secret.
     """
-    gathered = gather(config, environ=environ, **flags)
+    return in_order(gather(config, environ=environ, **flags))
+
+
+def in_order(gathered: Gathered) -> Settings:
+    """The settings. Raises SettingsError where there are mistakes in them, with all of them."""
     if gathered.mistakes:
         raise SettingsError("\n".join(gathered.mistakes))
     return gathered.settings

@@ -91,9 +91,7 @@ class Database:
         with explained(self.name), self.engine.connect() as connection:
             version = self._version(connection)
         if version not in (None, KNOWN[-1]):
-            raise SettingsError(
-                f"{self.name} is of an older honestproxy; `honestproxy serve` renews it"
-            )
+            raise _wrong(f"{self.name} is of an older honestproxy; `honestproxy serve` renews it")
         return version is not None
 
     def close(self) -> None:
@@ -109,7 +107,7 @@ class Database:
         try:
             engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, **more)
         except ImportError:
-            raise SettingsError(
+            raise _wrong(
                 f"{self.name}: PostgreSQL needs `pip install 'honestproxy[postgres]'`"
             ) from None
         if self.is_sqlite:
@@ -132,11 +130,11 @@ class Database:
             if tables:
                 listed = ", ".join(sorted(tables)[:3])
                 message = f"{self.name} has tables of others ({listed}) and none of ours"
-                raise SettingsError(f"{message}; {_REMEDY}")
+                raise _wrong(f"{message}; {_REMEDY}")
             return None
         found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
         if found is not None and found not in KNOWN:
-            raise SettingsError(
+            raise _wrong(
                 f"{self.name} is of a newer honestproxy (tables {found}, known here is "
                 f"{KNOWN[-1]}): update, or {_REMEDY}"
             )
@@ -164,9 +162,9 @@ def explained(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(f"{name}: {error.strerror}; {_REMEDY}") from None
+        raise _wrong(f"{name}: {error.strerror}; {_REMEDY}") from None
     except SQLAlchemyError as error:
-        raise SettingsError(f"{name} can't be used: {why(error)}; {_REMEDY}") from None
+        raise _wrong(f"{name} can't be used: {why(error)}; {_REMEDY}") from None
 
 
 @contextmanager
@@ -174,6 +172,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that writes, and waits for its turn at the beginning."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
+
+
+def _wrong(message: str) -> SettingsError:
+    """What is wrong with the database that the setting names."""
+    return SettingsError(message, param="trace_store")
 
 
 def why(error: BaseException | None) -> str:
@@ -187,12 +190,12 @@ def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise SettingsError(f"trace_store is no database URL; {hint}") from None
+        raise _wrong(f"trace_store is no database URL; {hint}") from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        raise SettingsError(f"trace_store: {parsed.drivername!r} is not known here; {hint}")
+        raise _wrong(f"trace_store: {parsed.drivername!r} is not known here; {hint}")
     if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
-        raise SettingsError(f"trace_store: a database in memory keeps nothing; {hint}")
+        raise _wrong(f"trace_store: a database in memory keeps nothing; {hint}")
     return parsed.set(drivername=driver)
 
 

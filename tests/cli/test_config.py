@@ -129,6 +129,13 @@ def test_check_refuses_to_listen_elsewhere_without_keys(cli, home):
     assert cli("config", "check", "--host", "0.0.0.0", "--keys", made).exit_code == 0
 
 
+def test_check_takes_no_address_of_another_kind_for_a_module(cli, home):
+    (home / "honestproxy.toml").write_text('\nupstream = "ftp://127.0.0.1/v1"\n', "utf-8")
+    done = cli("config", "check")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: honestproxy.toml:2: upstream: ")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="modes")
 def test_check_refuses_keys_that_others_can_read(cli, home, two):
     made = home / "keys.jsonl"

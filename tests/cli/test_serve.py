@@ -2,19 +2,21 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
 from honestproxy.cli.serve import url_of
+from honestproxy.server.access import keys
 
 GOLD = ("--upstream", "played:gold", "--port", "0")
 ANSWERS_WITHIN = 20
@@ -135,6 +137,47 @@ def test_a_hangup_loads_its_settings_anew_and_says_what_has_changed(home):
             asked = [{"role": "user", "content": "What is the price of gold?"}]
             answer = post(url, model="gold-1", messages=asked)
             assert answer["honesty"]["strategy"] == "curiosity"
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+def refused(config: Path, text: str) -> str:
+    config.write_text(f'# mine\nupstream = "played:gold"\n{text}\n', "utf-8")
+    with serving("--config", str(config)) as process:
+        assert process.wait(ANSWERS_WITHIN) == 2
+        return process.stderr.read()
+
+
+def test_what_only_serving_shows_to_be_wrong_is_told_with_file_line_and_key(home):
+    config, made = home / "own.toml", home / "keys.jsonl"
+    keys.create(made)
+    made.write_text("no key\n", "utf-8")
+    with closing(sqlite3.connect(home / "others.db")) as others:
+        others.execute("CREATE TABLE of_others (x)")
+    with taken_port() as port:
+        said = refused(config, f"port = {port}")
+    assert said.startswith(f"error: {config}:3: port: can't listen on port {port}")
+    store = f"sqlite:///{(home / 'others.db').as_posix()}"
+    said = refused(config, f"port = 0\ntrace_store = '{store}'")
+    assert said.startswith(f"error: {config}:4: trace_store: ")
+    said = refused(config, f"port = 0\nkeys = '{made}'")
+    assert said.startswith(f"error: {config}:4: keys: {made}, line 1: ")
+    assert refused(config, "host = '0.0.0.0'").startswith(f"error: {config}:3: host: ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_hangup_that_finds_no_keys_says_where_they_were_named(home):
+    config = home / "own.toml"
+    config.write_text("", "utf-8")
+    with serving(*GOLD, "--json", "--config", str(config)) as process:
+        ready(process)
+        config.write_text("\nkeys = 'nowhere.jsonl'\n", "utf-8")
+        process.send_signal(signal.SIGHUP)
+        assert f"{config}:2: keys: nowhere.jsonl doesn't exist" in process.stderr.readline()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="terminals differ")

@@ -105,10 +105,11 @@ def read(path: Path) -> Keys:
     except FileNotFoundError:
         raise SettingsError(
             f"keys: {path} doesn't exist; make a first key with "
-            f"`honestproxy keys create --keys {path}`"
+            f"`honestproxy keys create --keys {path}`",
+            param="keys",
         ) from None
     except OSError as error:
-        raise SettingsError(f"keys: {path} can't be read: {error.strerror}") from None
+        raise SettingsError(f"keys: {path} can't be read: {error.strerror}", param="keys") from None
     keys: Keys = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -171,7 +172,8 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
 def _check_private(path: Path, status: os.stat_result) -> None:
     if is_open(status):
         raise SettingsError(
-            f"keys: {path} is open to other users of this machine; run `chmod 600 {path}`"
+            f"keys: {path} is open to other users of this machine; run `chmod 600 {path}`",
+            param="keys",
         )
 
 
@@ -179,7 +181,7 @@ def _read_line(path: Path, number: int, line: bytes) -> Key:
     try:
         return msgspec.json.decode(line, type=Key)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"keys: {path}, line {number}: {error}") from None
+        raise SettingsError(f"keys: {path}, line {number}: {error}", param="keys") from None
 
 
 def _digest(secret: str) -> str:

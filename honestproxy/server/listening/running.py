@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 import uvicorn
@@ -62,10 +63,16 @@ class Server(uvicorn.Server):
     """Serves the proxy until SIGTERM or SIGINT; a second SIGINT ends it at once.
 
     On SIGHUP the settings are loaded anew, by `load`; without one, and where the terminal that
-    it was started in is gone, that ends it, too.
+    it was started in is gone, that ends it, too. `told` words
+    what is wrong with them.
     """
 
-    def __init__(self, app: Proxy, load: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self,
+        app: Proxy,
+        load: Callable[[], Settings] | None = None,
+        told: Callable[[HonestProxyError], str] = attrgetter("message"),
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=partial(Connection, lambda: app.service.settings),  # type: ignore[arg-type]
@@ -80,6 +87,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._load = load
+        self._told = told
         self._stop = asyncio.Event()
         self._stopped_by = 0
         self._reloading = asyncio.Lock()
@@ -199,7 +207,7 @@ class Server(uvicorn.Server):
                 settings = wanted.model_copy(update=kept)
                 await self._app.reload(settings)
             except HonestProxyError as error:
-                log.warning("not reloaded, all goes on as before: %s", error.message)
+                log.warning("not reloaded, all goes on as before: %s", self._told(error))
                 self._count_refused()
             except Exception:
                 log.exception("not reloaded, all goes on as before")

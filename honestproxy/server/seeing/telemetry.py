@@ -152,7 +152,8 @@ class Sender:
         except ImportError:
             raise SettingsError(
                 "otlp_endpoint is set, but OpenTelemetry isn't installed; "
-                "pip install 'honestproxy[otel]'"
+                "pip install 'honestproxy[otel]'",
+                param="otlp_endpoint",
             ) from None
         resource = Resource.create({"service.version": __version__})
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
@@ -189,7 +190,8 @@ def _traces_at(endpoint: str) -> str:
     """Where spans are sent: below a collector's address there is a path for each kind of signal."""
     url = urlsplit(endpoint)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise SettingsError("otlp_endpoint needs http:// or https:// and a host, and port 4318")
+        message = "otlp_endpoint: needs http:// or https:// and a host, and port 4318"
+        raise SettingsError(message, param="otlp_endpoint")
     return endpoint if url.path.endswith(_PATH) else endpoint.rstrip("/") + _PATH
 
 
