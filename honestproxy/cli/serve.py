@@ -51,11 +51,14 @@ def serve(gathered: Gather, as_json: Json = False) -> None:
         raise KeyboardInterrupt
 
 
-def _checked(gathered: Gather) -> Settings:
-    """The settings, now or once more. Raises SettingsError where they can't be served by."""
+def _checked(gathered: Gather, listens_on: str | None = None) -> Settings:
+    """The settings, now or once more. Raises SettingsError where they can't be served by.
+
+    Once it listens, another host waits for a restart: keys must not go before that.
+    """
     settings = in_order(gathered())
     question.check(settings)
-    check_exposure(settings)
+    check_exposure(settings.model_copy(update={"host": listens_on or settings.host}))
     return with_trace_store(settings)
 
 
@@ -161,7 +164,7 @@ async def _serve(
         await _announce(settings, app.service.pipeline, listener, as_json=as_json)
 
     worded = partial(told, gathered=gathered)
-    server = Server(app, partial(_checked, gathered), worded)
+    server = Server(app, partial(_checked, gathered, settings.host), worded)
     return await server.run_until_stopped(listener, ready)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -178,6 +179,22 @@ def test_a_hangup_that_finds_no_keys_says_where_they_were_named(home):
         config.write_text("\nkeys = 'nowhere.jsonl'\n", "utf-8")
         process.send_signal(signal.SIGHUP)
         assert f"{config}:2: keys: nowhere.jsonl doesn't exist" in process.stderr.readline()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_hangup_takes_no_keys_away_while_others_can_reach_it(home):
+    config, made = home / "own.toml", home / "keys.jsonl"
+    keys.create(made)
+    elsewhere = "127.1"  # 127.0.0.1, but only a resolver knows that
+    config.write_text(f"host = '{elsewhere}'\nkeys = '{made}'\n", "utf-8")
+    with serving(*GOLD, "--json", "--config", str(config)) as process:
+        url = ready(process)["url"]
+        config.write_text("host = '127.0.0.1'\n", "utf-8")
+        process.send_signal(signal.SIGHUP)
+        said = process.stderr.readline()
+        assert f"not reloaded, all goes on as before: {config}:1: host: host '{elsewhere}'" in said
+        with pytest.raises(HTTPError, match="401"):
+            post(url, model="gold-1", messages=[{"role": "user", "content": "Hello"}])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="terminals differ")
