@@ -98,7 +98,7 @@ class Meter:
                 raise _limited(message, wait, self._told(key, now))
         if key.spend is not None and self.spent >= key.spend:
             wait = DAY - int(time.time()) % DAY
-            message = f"this key may use {key.spend} tokens a day, by UTC, and has"
+            message = f"this key may use {key.spend} tokens a day, by UTC, and has used them"
             told = {**self._told(key, now), "x-should-retry": "false"}
             raise _limited(message, wait, told, code="insufficient_quota")
 
