@@ -215,7 +215,7 @@ def _sink(out: Path | None) -> Iterator[Any]:
 def _table(found: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("when", "trace", "model", "strategy", "outcome"):
-        table.add_column(name, no_wrap=name in ("when", "trace"), overflow="fold")
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=4)
     for name in ("doubts", "calls", "tokens", "seconds"):
         table.add_column(name, justify="right")
     for row in found:

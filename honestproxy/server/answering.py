@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from starlette.types import Receive, Send
@@ -174,7 +175,7 @@ class Answering:
     async def _refuse(self, run: AnyRun, error: HonestProxyError) -> None:
         self.failed = error.at_rest().message
         explained = await self._explained(error)
-        await refuse(self._send, explained, reply.headers(run.honesty))
+        await refuse(self._send, explained, reply.headers(replace(run.honesty, outcome=None)))
 
     async def _first(
         self, run: AnyRun, reads: AsyncGenerator[list[Chunk], None]

@@ -43,9 +43,11 @@ class Catalog:
         self._asking = asyncio.Lock()
 
     def strategies(self) -> list[str]:
-        """The strategies that a client may choose."""
-        allowed = self._settings.strategies_allowed
-        return [name for name in STRATEGIES if allowed is None or name in allowed]
+        """The strategies that a client may choose, without one that the upstream can't have."""
+        allowed, usual = self._settings.strategies_allowed, self._settings.model or ""
+        reads = hasattr(self._pipeline.of(usual).backend, "read")
+        known = [name for name in STRATEGIES if reads or name != "introspect"]
+        return [name for name in known if allowed is None or name in allowed]
 
     async def models(self, headers: Mapping[str, str], caller: Caller = ANYONE) -> dict[str, Any]:
         """OpenAI's list of models: those that the caller may use."""

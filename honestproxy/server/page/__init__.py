@@ -65,8 +65,7 @@ def page(request: Request) -> Response:
 def about(request: Request) -> dict[str, Any]:
     """What the page lets choose from: strategies that work here, each with what it does."""
     service: Service = request.scope["service"]
-    reads = hasattr(service.pipeline.of(service.settings.model or "").backend, "read")
-    names = [n for n in service.catalog.strategies() if n != "raw" and (n != "introspect" or reads)]
+    names = [name for name in service.catalog.strategies() if name != "raw"]
     return {
         "version": __version__,
         "strategies": [{"name": name, "about": _about(name)} for name in names],
