@@ -101,7 +101,8 @@ def events(body: bytes) -> list[bytes]:
 def is_streamed(body: bytes) -> bool:
     """Whether chunks are wanted."""
     with suppress(ValueError, RecursionError):  # what is odder than Python takes isn't streamed
-        return json.loads(body).get("stream") is True
+        asked = json.loads(body)
+        return isinstance(asked, dict) and asked.get("stream") is True
     return False
 
 
