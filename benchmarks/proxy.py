@@ -20,8 +20,11 @@ from wire.contenders import (
     ALL,
     CURIOSITY,
     DIRECT,
+    KEYED,
+    KEYED_CURIOSITY,
     LITELLM,
     OPTILLM,
+    OURS,
     RAW,
     Contender,
     installed,
@@ -80,6 +83,15 @@ def bounds(found: list[dict[str, Any]]) -> list[Bound]:
         Bound("raw: added p50 at 1 connection", of(raw, "added_p50"), 0.6, "ms"),
         Bound("raw: requests/s at 16 connections", of(raw, "rate16"), 2500, "/s", True),
         Bound("curiosity: requests/s at 16 connections", of(curiosity, "rate16"), 1000, "/s", True),
+        Bound("raw with keys: added p50", of(KEYED.name, "added_p50"), 0.69, "ms"),
+        Bound("raw with keys: requests/s at 16", of(KEYED.name, "rate16"), 2125, "/s", True),
+        Bound(
+            "curiosity with keys: requests/s at 16",
+            of(KEYED_CURIOSITY.name, "rate16"),
+            850,
+            "/s",
+            True,
+        ),
         Bound(
             "curiosity: p50 beyond max(draft, confusion) + merge", of(curiosity, "beyond"), 3, "ms"
         ),
@@ -121,7 +133,7 @@ def measured(contenders: list[Contender], repeat: int, seconds: float) -> dict[s
         for one, row in zip(contenders, found, strict=True):
             if server := servers.get(one.server):
                 row["start"] = server.start_seconds
-        peers = {name: version(name) for name in servers if name != "ours"}
+        peers = {name: version(name) for name in servers if name not in OURS}
     return {"rows": found, "versions": peers, "others_percent": elsewhere}
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
+from honestproxy.server.access import keys
 from wire.processes import NotReady, Server, Upstream, free_port
 from wire.script import Script
 
@@ -43,10 +46,16 @@ def _ours(strategy: str, expect: str = DRAFT) -> Contender:
 
 DIRECT = Contender("direct", "")
 RAW, GATED, CURIOSITY = _ours("raw"), _ours("gated"), _ours("curiosity", MERGE)
+_KEY, _KEPT = keys.made()
+_KEYED = {"Authorization": f"Bearer {_KEY}"}
+KEYED = Contender("ours with keys", "keyed", {**RAW.headers, **_KEYED})
+KEYED_CURIOSITY = Contender(
+    "ours with keys, curiosity", "keyed", {**CURIOSITY.headers, **_KEYED}, expect=MERGE
+)
 LITELLM = Contender("LiteLLM", "litellm")
 OPTILLM = Contender("OptiLLM, none", "optillm", model="none-m")
 OPTILLM_MOA = Contender("OptiLLM, moa", "optillm", model="moa-m")
-ALL = (DIRECT, RAW, GATED, CURIOSITY, LITELLM, OPTILLM, OPTILLM_MOA)
+ALL = (DIRECT, RAW, GATED, CURIOSITY, KEYED, KEYED_CURIOSITY, LITELLM, OPTILLM, OPTILLM_MOA)
 
 PEERS_ENVIRONMENT = {
     "OPENAI_API_KEY": "none",
@@ -59,9 +68,18 @@ PEERS_ENVIRONMENT = {
 
 
 def _serve_ours(upstream: Upstream, port: int, folder: Path) -> list[str]:
+    folder.mkdir(exist_ok=True)
     ours = Path(sys.executable).with_name("honestproxy")
     where = ["--upstream", upstream.url, "--port", str(port)]
     return [str(ours), "serve", *where, "--trace-store", f"sqlite:///{folder / 'traces.db'}"]
+
+
+def _serve_keyed(upstream: Upstream, port: int, folder: Path) -> list[str]:
+    file = folder / "keys.jsonl"
+    file.touch(mode=0o600)
+    file.write_bytes(msgspec.json.encode(_KEPT) + b"\n")
+    command = _serve_ours(upstream, port, folder / "keyed")
+    return [*command, "--keys", str(file)]
 
 
 def _serve_optillm(upstream: Upstream, port: int, _: Path) -> list[str]:
@@ -82,14 +100,18 @@ def _serve_litellm(upstream: Upstream, port: int, folder: Path) -> list[str]:
 
 SERVERS: dict[str, Callable[[Upstream, int, Path], list[str]]] = {
     "ours": _serve_ours,
+    "keyed": _serve_keyed,
     "litellm": _serve_litellm,
     "optillm": _serve_optillm,
 }
 
 
+OURS = ("ours", "keyed")
+
+
 def installed(server: str) -> bool:
     """Whether there is such a server to start."""
-    return server in ("", "ours") or (PEERS / server / "bin" / server).exists()
+    return server in ("", *OURS) or (PEERS / server / "bin" / server).exists()
 
 
 def version(server: str) -> str:
@@ -115,14 +137,14 @@ def started(
                 say(f"starting {one.server}")
                 port = free_port()
                 command = SERVERS[one.server](upstream, port, folder)
-                env = {} if one.server == "ours" else PEERS_ENVIRONMENT
+                env = {} if one.server in OURS else PEERS_ENVIRONMENT
                 server = Server(command, port=port, folder=folder, **env)
                 stack.callback(server.end)
                 try:
                     server.until_ready(one.body(), one.headers, 300)
                     running[one.server] = server
                 except NotReady as why:
-                    if one.server == "ours":
+                    if one.server in OURS:
                         raise
                     say(f"{one.server} can't be started: {why}\n")
         yield running
