@@ -112,27 +112,37 @@ def intervals(
     if not len(right):
         return {}
     scores, good = np.asarray(probabilities, dtype=float), np.asarray(right, dtype=bool)
-    drawn = np.random.default_rng(seed).integers(len(good), size=(RESAMPLES, len(good)))
-    values = {
-        "auroc": _aurocs(scores[drawn], good[drawn]),
-        "brier": ((scores[drawn] - good[drawn]) ** 2).mean(axis=1),
-        "aurc": np.array([aurc(scores[at], good[at]).value for at in drawn], dtype=float),
-    }
+    drawing, values = np.random.default_rng(seed), dict[str, list[float | None]]()
+    for _ in range(RESAMPLES):  # one at a time: all at once would take gigabytes
+        at = drawing.integers(len(good), size=len(good))
+        for name, measure in _RESAMPLED.items():
+            values.setdefault(name, []).append(measure(scores[at], good[at]))
+    known = {name: np.array([v for v in all_ if v is not None]) for name, all_ in values.items()}
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    known = {name: found[np.isfinite(found)] for name, found in values.items()}
     bounds = {name: np.quantile(found, tails) for name, found in known.items() if len(found)}
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
-def _aurocs(scores: Array, right: Array) -> Array:
-    """AUROC of each row, by ranks (Mann-Whitney); not a number where all are right, or none."""
-    import numpy as np
+def _auroc(scores: Array, right: Array) -> float | None:
+    """AUROC by ranks (Mann-Whitney); None where all are right, or none."""
     from scipy.stats import rankdata
 
-    good = right.sum(axis=1)
-    above = (rankdata(scores, axis=1) * right).sum(axis=1) - good * (good + 1) / 2
-    with np.errstate(invalid="ignore"):
-        return np.asarray(above / (good * (right.shape[1] - good)))
+    good = int(right.sum())
+    if good in (0, len(right)):
+        return None
+    above = rankdata(scores)[right].sum() - good * (good + 1) / 2
+    return float(above / (good * (len(right) - good)))
+
+
+def _brier(scores: Array, right: Array) -> float | None:
+    return float(((scores - right) ** 2).mean())
+
+
+def _aurc(scores: Array, right: Array) -> float | None:
+    return aurc(scores, right).value  # type: ignore[arg-type]
+
+
+_RESAMPLED: Final = {"auroc": _auroc, "brier": _brier, "aurc": _aurc}
 
 
 def reliability(
