@@ -253,14 +253,19 @@ def _parsed(file: IO[bytes], path: Path) -> Iterator[tuple[int, Record]]:
     """Each record and where it begins, up to a torn last line. Raises EvaluationError."""
     offset = 0
     for number, line in enumerate(iter(file.readline, b""), 1):
+        no_record = EvaluationError(f"{path}:{number}: no record; mend the line, or delete it")
         try:
-            record = from_line(read_json(line)) if line.endswith(b"\n") else None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            record = None
-        if record is None:
+            values = read_json(line) if line.endswith(b"\n") else None
+        except ValueError:
+            values = None
+        if values is None:
             if file.readline():
-                raise EvaluationError(f"{path}:{number}: no record; mend the line, or delete it")
+                raise no_record
             return
+        try:
+            record = from_line(values)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise no_record from None  # a whole line, so it isn't torn: nothing of it is cut off
         yield offset, record
         offset += len(line)
 

@@ -60,7 +60,7 @@ def test_a_torn_last_line_is_cut_off_and_asked_again(tmp_path):
     assert (tmp_path / LOG).read_bytes() == whole
 
 
-@pytest.mark.parametrize("tail", [b"{", b'{"type":"answer","sam', b"\0" * 40, b'{"type":"x"}\n'])
+@pytest.mark.parametrize("tail", [b"{", b'{"type":"answer","sam', b"\0" * 40])
 def test_whatever_the_torn_line_holds_reading_goes_on(tmp_path, tail):
     written(tmp_path, answer("q/0"))
     with (tmp_path / LOG).open("ab") as file:
@@ -79,6 +79,15 @@ def test_a_torn_verdict_leaves_those_before_it(tmp_path):
         log = folder.start(CONFIG, samples(3))
         assert log.verdicts("q/1") == verdicts[:1]
         assert log.verdicts("q/0") == []
+
+
+def test_a_whole_line_of_another_kind_is_named_and_not_cut_off(tmp_path):
+    written(tmp_path, answer("q/0"))
+    with (tmp_path / LOG).open("ab") as file:
+        file.write(b'{"type":"x"}\n')
+    with pytest.raises(EvaluationError, match=r"log\.jsonl:2: no record"), Folder(tmp_path) as one:
+        one.start(CONFIG, samples(3))
+    assert (tmp_path / LOG).read_bytes().endswith(b'{"type":"x"}\n')
 
 
 def test_a_broken_line_in_the_middle_is_named_and_left_alone(tmp_path):
