@@ -1,6 +1,7 @@
 """Fixtures that any test may ask for."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -11,3 +12,7 @@ __all__ = ["llama_server"]
 # A busy machine is no bug, and CI tries the same cases each time; elsewhere they are drawn anew.
 settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("here")
+
+# A shell starts what it leaves in the background deaf to Ctrl-C, and so would be what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
