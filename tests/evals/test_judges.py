@@ -378,7 +378,7 @@ def busy_at_first(times: int) -> Callable[[Seen], Reply]:
 
 @asynccontextmanager
 async def over(url: str, *names: str) -> AsyncIterator[Judging]:
-    backend = backends.load(Settings(upstream=url))
+    backend = backends.opened(Settings(upstream=url))
     try:
         yield Judging(load(names or ["honesty"], Prompts()), backend, "m", patience=AT_ONCE)
     finally:
