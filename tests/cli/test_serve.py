@@ -6,10 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -83,38 +83,52 @@ def test_it_stops_quietly_when_told(number, code):
         assert process.stderr.read() == ""
 
 
-class Deaf(threading.Thread):
+@dataclass(frozen=True)
+class Deaf:
     """An upstream that takes a request and never answers."""
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
-        self.asked = threading.Event()
-        self.start()
+    url: str
+    asked: threading.Event
 
-    def run(self) -> None:
-        connection, _ = self.listener.accept()
-        connection.recv(100)
-        self.asked.set()
-        connection.recv(100_000)
-        time.sleep(60)
+
+@contextmanager
+def deaf() -> Iterator[Deaf]:
+    """A deaf upstream; gone, its sockets too, when this ends."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(ANSWERS_WITHIN)
+        upstream = Deaf(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", threading.Event())
+
+        def listen() -> None:
+            with suppress(TimeoutError), listener.accept()[0] as connection:
+                connection.recv(100)
+                upstream.asked.set()
+                ended.wait()
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield upstream
+        finally:
+            ended.set()
+            thread.join()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_second_ctrl_c_ends_it_at_once_without_a_word():
-    deaf = Deaf()
-    words = ("--upstream", deaf.url, "--model", "m", "--strategy", "raw", "--port", "0", "--json")
-    with serving(*words, "--shutdown-timeout", "50") as process:
-        url = ready(process)["url"]
-        threading.Thread(target=_asked_in_vain, args=(url,), daemon=True).start()
-        assert deaf.asked.wait(ANSWERS_WITHIN)
-        process.send_signal(signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.5)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(ANSWERS_WITHIN) == 130
-        assert process.stderr.read() == ""
+    with deaf() as upstream:
+        words = ("--upstream", upstream.url, "--model", "m", "--strategy", "raw", "--port", "0")
+        with serving(*words, "--json", "--shutdown-timeout", "50") as process:
+            asking = threading.Thread(target=_asked_in_vain, args=(ready(process)["url"],))
+            asking.start()
+            assert upstream.asked.wait(ANSWERS_WITHIN)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(ANSWERS_WITHIN) == 130
+            assert process.stderr.read() == ""
+            asking.join(ANSWERS_WITHIN)
 
 
 def _asked_in_vain(url: str) -> None:
