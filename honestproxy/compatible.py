@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, Final
 
 from honestproxy.doubts import Scores
 from honestproxy.errors import InvalidRequest, UpstreamError
+from honestproxy.streams import closing
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
 log = logging.getLogger(__name__)
@@ -130,16 +130,6 @@ class Compatible:
             raise error
         known = self._refused.get(request.model, frozenset())
         self._refused[request.model] = known | refused
-
-
-@asynccontextmanager
-async def closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[Chunk]]:
-    """Close a stream at the end, where it can be closed: a user's own may be any iterator."""
-    try:
-        yield chunks
-    finally:
-        if close := getattr(chunks, "aclose", None):
-            await close()
 
 
 def _names(error: UpstreamError, parameter: str) -> bool:

@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
 from honestproxy.call import Deadline, failure, timed
-from honestproxy.compatible import closing
+from honestproxy.streams import Reads, one_by_one, reads_of
 from honestproxy.trace import Honesty, Step, Trace
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
@@ -48,18 +47,14 @@ class Verbatim:
         finally:
             self._end()
 
-    async def stream(self) -> AsyncGenerator[Chunk, None]:
+    def stream(self) -> AsyncGenerator[Chunk, None]:
         """The upstream's own events, as they come."""
-        async with aclosing(self.reads()) as reads:
-            async for chunks in reads:
-                for chunk in chunks:
-                    yield chunk
+        return one_by_one(self.reads())
 
-    async def reads(self) -> AsyncGenerator[list[Chunk], None]:
+    async def reads(self) -> Reads:
         """The same, as many at once as came at once."""
         deadline, request = self._begin()
-        several = getattr(self._backend, "reads", None)
-        reads = several(request) if several else singly(self._backend.stream(request))
+        reads = reads_of(self._backend, request)
         self._step.last = last = deque[Chunk](maxlen=3)  # one of them tells the usage
         alarm = _Alarm(deadline.at)
         try:
@@ -138,10 +133,3 @@ class _Alarm:
         self._rang = True
         if self._task is not None:
             self._task.cancel()
-
-
-async def singly(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[list[Chunk], None]:
-    """Each chunk as one that came alone."""
-    async with closing(chunks) as found:
-        async for chunk in found:
-            yield [chunk]

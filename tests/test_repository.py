@@ -27,6 +27,7 @@ FORBIDDEN = {
     "conversation": ABOVE,
     "replies": ["doubts", *ABOVE],
     "doubts": ABOVE,
+    "streams": ["trace", "call", "conversation", "doubts", "run", *ABOVE],
     "compatible": ABOVE,
     "settings": ["wire", "turn", "pipeline", "strategies", "backends", "server"],
     "wire": ["backends", "turn", "pipeline", "strategies", "server"],

@@ -9,9 +9,9 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple, TypeVar
 
 from honestproxy.backends import traits
-from honestproxy.backends.steady import Reads, in_reads
 from honestproxy.compatible import Compatible
 from honestproxy.errors import HonestProxyError, UpstreamBroken, UpstreamTimeout
+from honestproxy.streams import Reads, one_by_one, reads_of
 from honestproxy.types import Answerer, Backend, ChatRequest, ChatResponse, Chunk
 
 log = logging.getLogger(__name__)
@@ -68,12 +68,9 @@ class Failover:
             response.headers = {**response.headers, HEADER: name}
         return response
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer as it is made, of the first that begins one."""
-        async with aclosing(self.reads(request)) as reads:
-            async for chunks in reads:
-                for chunk in chunks:
-                    yield chunk
+        return one_by_one(self.reads(request))
 
     async def reads(self, request: ChatRequest) -> Reads:
         """The same, as many chunks at once as came at once."""
@@ -190,7 +187,7 @@ async def _within(
 
 async def _begun(backend: Answerer, request: ChatRequest) -> tuple[list[list[Chunk]], Reads]:
     """A stream whose answer has begun: all that came up to there, and the rest."""
-    reads, held = in_reads(backend, request), list[list[Chunk]]()
+    reads, held = reads_of(backend, request), list[list[Chunk]]()
     try:
         async for chunks in reads:
             held.append(chunks)

@@ -23,6 +23,7 @@ from honestproxy.backends.connection import (
     check_size,
 )
 from honestproxy.errors import InvalidRequest, SettingsError, UpstreamError
+from honestproxy.streams import Reads, one_by_one
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, read, write
 from honestproxy.wire import responses
 from honestproxy.wire import upstream as wire
@@ -76,14 +77,11 @@ class OpenAICompatible:
         async with self._asked(request) as (api, exchange):
             return api.completion(await exchange.read(), _kind(exchange), exchange.headers)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The upstream's events, untouched; closing this closes the connection."""
-        async with aclosing(self.reads(request)) as reads:
-            async for chunks in reads:
-                for chunk in chunks:
-                    yield chunk
+        return one_by_one(self.reads(request))
 
-    async def reads(self, request: ChatRequest) -> AsyncGenerator[list[Chunk], None]:
+    async def reads(self, request: ChatRequest) -> Reads:
         """The same, as many events at once as came at once."""
         async with self._asked(request) as (api, exchange):
             if _is_json(exchange):  # it took no notice of `stream`

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from honestproxy.backends.breaker import Breaker
-from honestproxy.compatible import closing
+from honestproxy.backends.wrapping import Wrapping
 from honestproxy.errors import (
     UpstreamBroken,
     UpstreamError,
@@ -20,7 +19,8 @@ from honestproxy.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
-from honestproxy.types import Answerer, Backend, ChatRequest, ChatResponse, Chunk
+from honestproxy.streams import Reads, one_by_one, reads_of
+from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Reads = AsyncGenerator[list[Chunk], None]
 
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
@@ -38,7 +37,7 @@ _LONGEST_WAIT: Final = 2.0
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
-class Steady:
+class Steady(Wrapping):
     """Wraps a remote backend, and has what that has: the same answers, after a retry perhaps.
 
     Asked again is what met no connection, 502 or 503 (and 429, where that is set), before
@@ -47,15 +46,11 @@ class Steady:
     """
 
     def __init__(self, inner: Backend, settings: Settings, name: str) -> None:
-        self._inner = inner
+        super().__init__(inner, "reads", "relay")
         self.breaker = Breaker(name, settings.breaker_failures, settings.breaker_seconds)
         self._retries = settings.retries
         self._retried = frozenset({502, 503} | ({429} if settings.retry_429 else set()))
         self._seconds = settings.step_timeout
-        if hasattr(inner, "reads"):
-            self.reads = self._reads
-        if hasattr(inner, "relay"):
-            self.relay = self._relay
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The upstream's answer, as it is."""
@@ -65,12 +60,9 @@ class Steady:
             _check_repeatable(request, error)
             return await self._again(error, request.deadline, self._completed, request)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The same as it is made."""
-        async with aclosing(self._reads(request)) as reads:
-            async for chunks in reads:
-                for chunk in chunks:
-                    yield chunk
+        return one_by_one(self._reads(request))
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """What the upstream lists."""
@@ -83,18 +75,6 @@ class Steady:
             return await listed()
         except UpstreamError as error:
             return await self._again(error, deadline, listed)
-
-    async def aclose(self) -> None:
-        """Close the backend."""
-        await self._inner.aclose()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._inner, name)
-
-    def __repr__(self) -> str:
-        return repr(self._inner)
 
     async def _reads(self, request: ChatRequest) -> Reads:
         """The stream, as many chunks at once as came at once."""
@@ -122,7 +102,7 @@ class Steady:
     async def _begun(self, request: ChatRequest) -> tuple[int, list[Chunk], Reads]:
         """A stream that has been accepted: the first that came of it, and the rest."""
         begun = self.breaker.begin()
-        reads = in_reads(self._inner, request)
+        reads = reads_of(self._inner, request)
         try:
             return begun, await anext(reads, []), reads
         except BaseException as error:
@@ -150,7 +130,6 @@ class Steady:
         self, method: str, path: str, headers: Mapping[str, str], body: Body
     ) -> Exchange:
         """Any other request; one that may be made twice is, and has a deadline for its head."""
-        relay: Any = self._inner.relay  # type: ignore[attr-defined]  # this is only used then
         is_repeatable = method in _REPEATABLE and isinstance(body, bytes | None)
         deadline = self._deadline() if is_repeatable else math.inf
 
@@ -158,7 +137,7 @@ class Steady:
             begun = self.breaker.begin()
             try:
                 sent = method, path, headers, body
-                exchange: Exchange = await self._timed(deadline, relay, *sent)
+                exchange: Exchange = await self._timed(deadline, self._inner.relay, *sent)
             except BaseException as error:
                 self.breaker.judge(error, None, begun)
                 raise
@@ -254,18 +233,6 @@ def _check_repeatable(request: ChatRequest, error: UpstreamError) -> None:
     """Raise the error again where the request leaves something behind each time it is sent."""
     if request.origin is not None and request.origin.is_lasting:
         raise error
-
-
-def in_reads(backend: Answerer, request: ChatRequest) -> Reads:
-    """The backend's stream, as many chunks at once as come at once."""
-    reads: Callable[[ChatRequest], Reads] | None = getattr(backend, "reads", None)
-    return reads(request) if reads else _singly(backend.stream(request))
-
-
-async def _singly(chunks: AsyncGenerator[Chunk, None]) -> Reads:
-    async with closing(chunks) as found:
-        async for chunk in found:
-            yield [chunk]
 
 
 def retry_after(error: BaseException | None) -> float | None:

@@ -16,8 +16,9 @@ from honestproxy.pipeline import AnyRun
 from honestproxy.server.admission import Admission, stopping
 from honestproxy.server.watching import Watched
 from honestproxy.settings import Settings
+from honestproxy.streams import in_reads
 from honestproxy.types import ChatResponse, Chunk
-from honestproxy.verbatim import Verbatim, singly
+from honestproxy.verbatim import Verbatim
 from honestproxy.wire import reply
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Answering:
         await send_json(self._send, 200, self._writer.whole(response), told)
 
     async def _stream(self, run: AnyRun) -> None:
-        reads = run.reads() if isinstance(run, Verbatim) else singly(run.stream())
+        reads = run.reads() if isinstance(run, Verbatim) else in_reads(run.stream())
         first: asyncio.Future[list[Chunk] | None] | None = None
         try:
             try:
