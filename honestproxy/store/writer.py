@@ -144,7 +144,7 @@ class Writer:
                     return
                 self._wake.wait(max(0.0, due - time.monotonic()))
             self._gather()
-            while self._waiting and not self._is_over:
+            if self._waiting and not self._is_over:
                 self._write(self._batch())
 
     def _gather(self) -> None:
