@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 from honestproxy.errors import HonestProxyError
 from honestproxy.settings import Gathered, Settings
@@ -74,10 +75,13 @@ def _check_host(settings: Settings) -> None:
 
 
 def _check_trace_store(settings: Settings) -> None:
-    from honestproxy.store.database import Database
+    from honestproxy.store.database import Database, default_url
 
-    if settings.trace_store is not None and settings.traces != "off":
-        Database(settings.trace_store).close()
+    if settings.traces == "off":
+        return
+    with closing(Database(settings.trace_store or default_url())) as database:
+        if database.is_sqlite:  # a file: nothing is connected to
+            database.version()
 
 
 def _check_answer_cache(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import (
@@ -26,6 +27,9 @@ DEFAULT_UPSTREAM: Final = "local:smollm2-135m-instruct"
 
 STRATEGY_NAMES: Final = ("raw", "curiosity", "gated", "single", "critique", "introspect")
 """Strategies that a setting may name: the keys of `strategies.STRATEGIES`."""
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name (RFC 9110, section 5.6.2)."""
 
 _NUMBERS: Final = (int, float, int | None, float | None)
 
@@ -298,6 +302,22 @@ class Settings(BaseSettings):
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value
+
+    @field_validator("otlp_endpoint", mode="after")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is not None:
+            url = urlsplit(value)
+            if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
+                raise ValueError("needs http:// or https:// and a host, and most often port 4318")
+        return value
+
+    @field_validator("experiment_header", mode="after")
+    @classmethod
+    def _header(cls, value: str) -> str:
+        if not _TOKEN.fullmatch(value):
+            raise ValueError(f"{value!r} can't be a header's name: letters, digits and dashes")
+        return value
 
     @field_validator("redact", mode="after")
     @classmethod

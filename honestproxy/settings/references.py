@@ -10,6 +10,7 @@ from typing import Final
 
 from honestproxy.settings.fields import REFERENCES
 
+_AS: Final = {"env": "env:NAME", "file": "file:PATH"}
 _LARGEST: Final = 65_536
 _PASSWORD: Final = re.compile(r"(?<=://)([^/?#]*?):.*@")
 _SECRET_QUERY: Final = re.compile(r"(?i)([?&][^=&]*(?:key|password|pwd|secret|token)[^=&]*=)[^&#]*")
@@ -19,6 +20,8 @@ BLOT: Final = "***"
 def resolved(reference: str, environ: Mapping[str, str]) -> str:
     """The value that is named. Raises ValueError, which says what is wrong and never the value."""
     kind, _, name = reference.partition(":")
+    if not name.strip():
+        raise ValueError(f"{kind}: names nothing: write {_AS[kind]}")
     value = _variable(name, environ) if kind == "env" else _content(Path(name).expanduser())
     if value.startswith(REFERENCES):
         raise ValueError(f"what {kind}:{name} holds is a reference again, not a value")

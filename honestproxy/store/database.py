@@ -86,13 +86,20 @@ class Database:
 
     def is_there(self) -> bool:
         """Whether there are tables of ours. Raises SettingsError as `prepare` does."""
-        if self.path and not self.path.exists():
-            return False
-        with explained(self.name), self.engine.connect() as connection:
-            version = self._version(connection)
+        version = self.version()
         if version not in (None, KNOWN[-1]):
             raise _wrong(f"{self.name} is of an older honestproxy; `honestproxy serve` renews it")
         return version is not None
+
+    def version(self) -> str | None:
+        """That of the tables of ours; None where there are none.
+
+        Raises SettingsError where the database can't be used, isn't ours or is newer than we are.
+        """
+        if self.path and not self.path.exists():
+            return None
+        with explained(self.name), self.engine.connect() as connection:
+            return self._version(connection)
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -2,7 +2,9 @@
 
 import json
 import os
+import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,36 @@ def test_check_tells_every_mistake_with_its_place(cli, home):
     assert "did you mean 'house'?" in told[13]
     assert done.stdout == ""
     assert "sk-" not in done.output
+
+
+def test_check_looks_into_a_database_that_is_a_file(cli, home):
+    config = home / "honestproxy.toml"
+    config.write_text('\ntrace_store = "sqlite:///traces.db"\n', "utf-8")
+    assert cli("config", "check").exit_code == 0
+    assert not (home / "traces.db").exists()
+    with closing(sqlite3.connect(home / "traces.db")) as foreign:
+        foreign.execute("CREATE TABLE recipes (name TEXT)")
+    done = cli("config", "check")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: honestproxy.toml:2: trace_store: sqlite:///traces.db has")
+    assert "recipes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('upstream_key = "env:"', "env: names nothing: write env:NAME"),
+        ('upstream_key = "file: "', "file: names nothing: write file:PATH"),
+        ('otlp_endpoint = "collector"', "needs http:// or https:// and a host"),
+        ('experiment_header = "X User"', "'X User' can't be a header's name"),
+    ],
+)
+def test_check_tells_values_that_can_mean_nothing(cli, home, line, says):
+    (home / "honestproxy.toml").write_text(f"{line}\n", "utf-8")
+    done = cli("config", "check")
+    assert done.exit_code == 2
+    key = line.partition(" ")[0]
+    assert done.stderr.startswith(f"error: honestproxy.toml:1: {key}: {says}")
 
 
 def test_check_refuses_to_listen_elsewhere_without_keys(cli, home):

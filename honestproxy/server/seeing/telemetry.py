@@ -188,11 +188,7 @@ class Sender:
 
 def _traces_at(endpoint: str) -> str:
     """Where spans are sent: below a collector's address there is a path for each kind of signal."""
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        message = "otlp_endpoint: needs http:// or https:// and a host, and port 4318"
-        raise SettingsError(message, param="otlp_endpoint")
-    return endpoint if url.path.endswith(_PATH) else endpoint.rstrip("/") + _PATH
+    return endpoint if urlsplit(endpoint).path.endswith(_PATH) else endpoint.rstrip("/") + _PATH
 
 
 def _carrying(headers: Mapping[str, str], span: Span) -> dict[str, str]:
