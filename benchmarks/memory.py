@@ -13,7 +13,7 @@ import argparse
 import json
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wire.contenders import CURIOSITY, DRAFT, GATED, MERGE, RAW, Contender, started
@@ -88,14 +88,14 @@ def idle(one: Contender, streams: int, server: Server, upstream: Upstream, load:
 
 def grown(requests: int, server: Server, upstream: Upstream, load: Load) -> dict[str, Any]:
     """Memory after each tenth of the requests, and what went wrong."""
-    samples, errors, begun = list[float](), list[str](), time.monotonic()
+    samples, errors, begun = list[float](), dict[str, str](), time.monotonic()
     block = requests // SAMPLES
     for number in range(SAMPLES):
         progress(f"{number * block:,} of {requests:,} requests")
         for part in MIX:
             result = load.run(**part.job(server.port, block * part.of_100 // 100))
             if result["errors"]:
-                errors.append(f"{part.one.name} {part.script}: {result['example']}")
+                errors.setdefault(f"{part.one.name} {part.script}", result["example"])
         time.sleep(0.5)
         samples.append(server.memory)
     growth = (max(samples[1:]) / samples[0] - 1) * 100
@@ -117,8 +117,8 @@ def measured(requests: int, streams: int) -> dict[str, Any]:
             with started([one], upstream, progress) as servers:
                 progress(f"{streams} idle streams: {one.name}")
                 rows.append(idle(one, streams, servers["ours"], upstream, load))
-        with started([RAW], upstream, progress) as servers:
-            return {"idle": rows, "many": grown(requests, servers["ours"], upstream, load)}
+        with started([replace(RAW, server="patient")], upstream, progress) as servers:
+            return {"idle": rows, "many": grown(requests, servers["patient"], upstream, load)}
 
 
 def _many_files() -> None:
@@ -153,8 +153,8 @@ def printed(found: dict[str, Any], requests: int) -> None:
     many = found["many"]
     samples = " ".join(f"{size:.1f}" for size in many["samples"])
     print(f"\n{requests:,} requests in {many['seconds']:.0f} s; MB after each tenth: {samples}\n")
-    for error in many["errors"]:
-        print(f"bad reply: {error}")
+    for kind, example in many["errors"].items():
+        print(f"bad reply: {kind}: {example}")
 
 
 def main() -> None:

@@ -82,6 +82,13 @@ def _serve_keyed(upstream: Upstream, port: int, folder: Path) -> list[str]:
     return [*command, "--keys", str(file)]
 
 
+def _serve_patient(upstream: Upstream, port: int, folder: Path) -> list[str]:
+    """Without the breaker: it leaves an upstream alone whose calls fail by script, all in a row."""
+    config = folder / "patient.toml"
+    config.write_text("breaker_failures = 0\n")
+    return [*_serve_ours(upstream, port, folder / "patient"), "--config", str(config)]
+
+
 def _serve_optillm(upstream: Upstream, port: int, _: Path) -> list[str]:
     where = ["--base-url", upstream.url, "--host", "127.0.0.1", "--port", str(port)]
     return [str(PEERS / "optillm/bin/optillm"), *where, "--log", "error"]
@@ -101,12 +108,13 @@ def _serve_litellm(upstream: Upstream, port: int, folder: Path) -> list[str]:
 SERVERS: dict[str, Callable[[Upstream, int, Path], list[str]]] = {
     "ours": _serve_ours,
     "keyed": _serve_keyed,
+    "patient": _serve_patient,
     "litellm": _serve_litellm,
     "optillm": _serve_optillm,
 }
 
 
-OURS = ("ours", "keyed")
+OURS = ("ours", "keyed", "patient")
 
 
 def installed(server: str) -> bool:
