@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple, TypeVar
@@ -45,11 +46,12 @@ class Failover:
     for it, too. A step's time is shared: each upstream has an equal part of what is left.
 
     Relayed paths are the first's alone, and so is what only it can mean: a conversation that it
-    keeps, an answer that it is to go on with.
+    keeps, an answer that it is to go on with. `stood_in` counts the answers of each other.
     """
 
     def __init__(self, chain: Sequence[Named]) -> None:
         self._first, *self._others = chain
+        self.stood_in: Counter[str] = Counter()
         # Each learns for itself which of our parameters it refuses.
         self._asked: dict[str, Answerer] = {one.name: Compatible(one.backend) for one in chain[1:]}
         if any(hasattr(one.backend, "load") for one in chain):
@@ -118,9 +120,12 @@ class Failover:
             backend = self._asked.get(one.name, one.backend)
             try:
                 asked = self._translated(request, one)
-                return one.name, await _within(deadline, one.name, backend, asked, ask)
+                found = await _within(deadline, one.name, backend, asked, ask)
             except HonestProxyError as error:
                 _take(failures, one.name, error)
+                continue
+            self.stood_in[one.name] += one is not self._first
+            return one.name, found
         raise _failed(failures)
 
     def _in_turn(self, request: ChatRequest) -> Iterator[tuple[Named, float | None]]:

@@ -42,12 +42,14 @@ class Steady(Wrapping):
 
     Asked again is what met no connection, 502 or 503 (and 429, where that is set), before
     anything has come of its answer, and while the deadline leaves the time. An upload and a
-    request that leaves something behind at the upstream are sent once.
+    request that leaves something behind at the upstream are sent once. `asked_again` counts the
+    retries since it was opened.
     """
 
     def __init__(self, inner: Backend, settings: Settings, name: str) -> None:
         super().__init__(inner, "reads", "relay")
         self.breaker = Breaker(name, settings.breaker_failures, settings.breaker_seconds)
+        self.asked_again = 0
         self._retries = settings.retries
         self._retried = frozenset({502, 503} | ({429} if settings.retry_429 else set()))
         self._seconds = settings.step_timeout
@@ -193,6 +195,7 @@ class Steady(Wrapping):
         async def attempt() -> T:
             if failed:
                 raise failed.pop()  # the first try is over
+            self.asked_again += 1
             return await ask(*args)
 
         clock = asyncio.get_running_loop().time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -65,6 +66,18 @@ class Upstreams:
     def health(self) -> Mapping[str, str]:
         """Whether each upstream is asked: "closed" where it is, else "open" or "half-open"."""
         return {name: self._state(name) for name in (DEFAULT, *self._settings.upstreams)}
+
+    def asked_again(self) -> Mapping[str, int]:
+        """How many calls to each upstream were retries, since it was opened."""
+        return {n: b.asked_again for n, b in self._opened.items() if isinstance(b, Steady)}
+
+    def stood_in(self) -> Mapping[str, int]:
+        """How many answers each upstream gave as another's fallback, under these settings."""
+        counts = Counter(dict.fromkeys(self._settings.upstreams, 0))
+        for chain in self._chains.values():
+            if isinstance(chain, Failover):
+                counts.update(chain.stood_in)
+        return counts
 
     async def aclose(self, other: Upstreams | None = None) -> None:
         """Close each upstream that was opened, but for those that `other` goes on with."""

@@ -288,6 +288,22 @@ async def test_an_upstream_that_is_left_alone_is_down():
     assert at(found, "calls_total", step="draft", result="upstream_unavailable") == 1
 
 
+async def test_retries_and_answers_of_a_fallback_are_counted_by_upstream():
+    down = answer({}, status=503)
+    async with upstream(script()) as spare:
+        others = {"spare": {"url": spare.url}}
+        chain = {"upstreams": others, "fallbacks": ("spare",), "strategy": "raw"}
+        async with proxy(lambda _: down, **chain) as running:
+            before = await samples(running)
+            for _ in range(3):
+                assert (await running.post(ask()))[0] == 200
+            found = await samples(running)
+    assert at(before, "retries_total", upstream="default") == 0
+    assert at(found, "retries_total", upstream="default") == 3
+    assert at(found, "retries_total", upstream="spare") == 0
+    assert at(found, "fallbacks_total", upstream="spare") == 3
+
+
 async def test_answers_from_a_cache_are_counted_and_cost_no_calls():
     async with proxy(script(confusion=DOUBT), answer_cache="memory") as running:
         for _ in range(3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -21,7 +21,7 @@ def now(service: Service) -> Iterator[Metric]:
     yield _gauge("requests_queued", "Requests that wait for a place.", places.waiting)
     yield _counter("requests_shed", "Requests that found no place in time.", places.shed)
     yield _gauge("tasks", "Tasks of the event loop; some outlast every request.", _tasks())
-    yield _upstreams(service)
+    yield from _upstreams(service)
     if service.access.has_keys:
         refused = service.access.refused
         yield _counter("keys_refused", "Requests without a key that opens the door.", refused)
@@ -35,12 +35,24 @@ def _tasks() -> int:
     return len(asyncio.all_tasks())
 
 
-def _upstreams(service: Service) -> Metric:
-    """Whether each upstream of the settings is asked; their names are the operator's."""
-    what = "Whether an upstream is asked: 0 while it is left alone."
-    told = GaugeMetricFamily(f"{_PREFIX}upstream_up", what, labels=["upstream"])
-    for name, state in service.upstreams.health().items():
+def _upstreams(service: Service) -> Iterator[Metric]:
+    """How each upstream of the settings fares; their names are the operator's."""
+    upstreams = service.upstreams
+    up = "Whether an upstream is asked: 0 while it is left alone."
+    told = GaugeMetricFamily(f"{_PREFIX}upstream_up", up, labels=["upstream"])
+    for name, state in upstreams.health().items():
         told.add_metric([name], float(state == "closed"))
+    yield told
+    yield _by_upstream(
+        "retries", "Calls to an upstream that were retries.", upstreams.asked_again()
+    )
+    yield _by_upstream("fallbacks", "Answers in another upstream's place.", upstreams.stood_in())
+
+
+def _by_upstream(name: str, what: str, counts: Mapping[str, int]) -> Metric:
+    told = CounterMetricFamily(_PREFIX + name, what, labels=["upstream"])
+    for upstream, count in counts.items():
+        told.add_metric([upstream], count)
     return told
 
 
