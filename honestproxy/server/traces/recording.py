@@ -183,7 +183,8 @@ async def _found(request: Request, name: str) -> Kept:
     if kept is None and service.store is not None:
         kept = await service.store.find(name)
     if kept is None or not may_read(scope, caller, kept.key):
-        message = f"no trace {name!r} is kept; ask with the header X-Honesty-Trace: keep"
+        hint = "" if service.store else "; ask with the header X-Honesty-Trace: keep"
+        message = f"no trace {name!r} is kept" + hint
         raise InvalidRequest(message, status=404, code="trace_not_found")
     return kept
 
