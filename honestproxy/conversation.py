@@ -12,6 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec import Raw
+
+from honestproxy.document import Document, split_object, write
 from honestproxy.types import ChatRequest, Message, text_of
 
 # https://platform.openai.com/docs/api-reference/chat/create; what isn't listed goes along
@@ -29,6 +32,7 @@ _REWRITE_LEAVES: Final = frozenset({"n", "prediction"})
 _STORED: Final = frozenset({"store", "metadata"})
 _GUIDED: Final = frozenset({"structured_outputs", "grammar", "json_schema"})
 _SHORT_ANSWER: Final = 16
+_NO_PARTS: Final = re.compile(rb"\[\s*\]")
 PAPER_PARAMETERS: Final[Mapping[str, Any]] = {"temperature": 0, "top_p": 1, "max_tokens": 2500}
 """Decoding of HonestLLM (arXiv 2406.00380, released code): greedy, at most 2,500 tokens."""
 
@@ -80,17 +84,29 @@ def single_message(request: ChatRequest, text: str, *, answers: bool = True) -> 
 
 
 def instructed(request: ChatRequest, instruction: str) -> list[Any]:
-    """The messages with our instruction last; all but the last one stay unread bytes."""
-    messages = request.items("messages")
-    last = request.objects("messages")[-1]
+    """The messages with our instruction last; what they hold stays unread bytes.
+
+    An attachment can take most of the largest body: read and written again, it would keep the
+    event loop busy for a good part of a second.
+    """
+    *before, newest = request.items("messages")
+    last = Document(split_object(newest) if isinstance(newest, Raw) else newest)
     if last.get("role") != "user":
-        return [*messages, {"role": "user", "content": instruction}]
-    content = last.get("content")
-    if isinstance(content, list):
-        ours: Any = [*content, {"type": "text", "text": instruction}]
-    else:
-        ours = f"{content}\n\n{instruction}" if content else instruction
-    return [*messages[:-1], {**last.fields, "content": ours}]
+        return [*before, newest, {"role": "user", "content": instruction}]
+    ours = _followed(last.fields.get("content"), instruction)
+    return [*before, {**last.fields, "content": ours}]
+
+
+def _followed(content: Any, instruction: str) -> Raw:
+    """A message's content with our instruction behind it, as one more part or paragraph."""
+    raw = memoryview(content if isinstance(content, Raw) else write(content))
+    if raw[0] == ord("["):
+        part = write({"type": "text", "text": instruction})
+        between = b"" if _NO_PARTS.fullmatch(raw) else b","
+        return Raw(b"".join((raw[:-1], between, part, b"]")))
+    if bytes(raw[:5]) in (b"null", b'""'):
+        return Raw(write(instruction))
+    return Raw(b"".join((raw[:-1], write(f"\n\n{instruction}")[1:])))
 
 
 def query(request: ChatRequest) -> str:

@@ -60,7 +60,7 @@ def _thawed(value: Any) -> Any:
     return value
 
 
-def split_object(raw: bytes) -> dict[str, Raw]:
+def split_object(raw: bytes | Raw) -> dict[str, Raw]:
     """The top-level values of a JSON object, each as the bytes it came in.
 
     Raises ValueError where it isn't an object, or isn't JSON.
@@ -68,15 +68,15 @@ def split_object(raw: bytes) -> dict[str, Raw]:
     try:
         return _fields_of(raw)
     except (DecodeError, ValidationError):
-        return dict(_slices(raw.decode("utf-8"), dict))
+        return dict(_slices(bytes(raw).decode("utf-8"), dict))
 
 
-def split_list(raw: bytes) -> list[Raw]:
+def split_list(raw: bytes | Raw) -> list[Raw]:
     """The items of a JSON list, each as the bytes it came in. Raises ValueError alike."""
     try:
         return _items_of(raw)
     except (DecodeError, ValidationError):
-        return [item for _, item in _slices(raw.decode("utf-8"), list)]
+        return [item for _, item in _slices(bytes(raw).decode("utf-8"), list)]
 
 
 def _slices(text: str, kind: type) -> Iterator[tuple[str, Raw]]:
@@ -144,7 +144,7 @@ class Document:
     def items(self, name: str) -> list[Any]:
         """The items of a list, each unread where they are still bytes."""
         value = self.fields.get(name) or []
-        return list(split_list(bytes(value)) if isinstance(value, Raw) else value)
+        return split_list(value) if isinstance(value, Raw) else list(value)
 
     def objects(self, name: str) -> list[Document]:
         """The objects in a list."""

@@ -70,6 +70,27 @@ def test_the_cap_goes_under_the_name_that_the_client_used() -> None:
     assert "tool_choice" not in conversation.elicitation(asked, "Why?", 9)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('"Hi."', "Hi.\n\nWhy\n?"),
+        ('""', "Why\n?"),
+        ("null", "Why\n?"),
+        ('"\\ud800 \\" 😀"', '\ud800 " 😀\n\nWhy\n?'),
+        ("[ \n]", [{"type": "text", "text": "Why\n?"}]),
+        ('[ {"big": 1e400} ]', [{"big": float("inf")}, {"type": "text", "text": "Why\n?"}]),
+    ],
+)
+def test_our_words_follow_content_of_any_kind_which_stays_as_it_came(content, expected) -> None:
+    raw = f'{{"messages": [ 1, {{"x": 1.0,"role" : "user", "content": {content}, "y": 2e0}} ]}}'
+    asked = ChatRequest(raw.encode())
+    said = write(conversation.instructed(asked, "Why\n?"))
+    assert b"1.0" in said
+    assert b"2e0" in said
+    assert (b"1e400" in said) is ("1e400" in content)
+    assert json.loads(said) == [1, {"x": 1.0, "role": "user", "content": expected, "y": 2.0}]
+
+
 def test_history_and_images_stay_and_our_words_come_last() -> None:
     messages = conversation.elicitation(request(), "Why?", 9).replace().raw
     asked = json.loads(messages)["messages"]
