@@ -104,9 +104,9 @@ def _followed(content: Any, instruction: str) -> Raw:
         part = write({"type": "text", "text": instruction})
         between = b"" if _NO_PARTS.fullmatch(raw) else b","
         return Raw(b"".join((raw[:-1], between, part, b"]")))
-    if bytes(raw[:5]) in (b"null", b'""'):
-        return Raw(write(instruction))
-    return Raw(b"".join((raw[:-1], write(f"\n\n{instruction}")[1:])))
+    if raw[0] == ord('"') and len(raw) > len('""'):
+        return Raw(b"".join((raw[:-1], write(f"\n\n{instruction}")[1:])))
+    return Raw(write(instruction))  # behind nothing, or what no upstream takes for content
 
 
 def query(request: ChatRequest) -> str:

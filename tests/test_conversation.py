@@ -76,6 +76,7 @@ def test_the_cap_goes_under_the_name_that_the_client_used() -> None:
         ('"Hi."', "Hi.\n\nWhy\n?"),
         ('""', "Why\n?"),
         ("null", "Why\n?"),
+        ("{}", "Why\n?"),
         ('"\\ud800 \\" 😀"', '\ud800 " 😀\n\nWhy\n?'),
         ("[ \n]", [{"type": "text", "text": "Why\n?"}]),
         ('[ {"big": 1e400} ]', [{"big": float("inf")}, {"type": "text", "text": "Why\n?"}]),
