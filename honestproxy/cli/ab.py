@@ -313,6 +313,9 @@ def _tell(tally: Tally, out: Path, *, as_json: bool) -> None:
 
     if not as_json:  # first: what is in the folder stays there, whatever becomes of the report
         stderr().print(_facts(tally, out), soft_wrap=True)
+        if tally.judge_failure is not None:
+            what = f"{count(tally.unjudged, 'sample')} not judged: {safe(tally.judge_failure)}"
+            stderr().print(f"{what}; the same command asks again", soft_wrap=True)
     verdict = report.write(out).verdict
     body = {
         "out": str(out),
@@ -321,6 +324,7 @@ def _tell(tally: Tally, out: Path, *, as_json: bool) -> None:
         "failed": tally.failed,
         "judged": tally.judged,
         "unjudged": tally.unjudged,
+        "judge_failure": tally.judge_failure,
         "tokens": tally.tokens,
         "dollars": round(tally.dollars, 6) if tally.priced else None,
         "verdict": verdict,
@@ -338,7 +342,6 @@ def _facts(tally: Tally, out: Path) -> str:
         count(tally.done, "answer"),
         f"{tally.kept} from before" if tally.kept else "",
         f"{tally.failed} failed" if tally.failed else "",
-        f"{tally.unjudged} unjudged: the same command asks again" if tally.unjudged else "",
         count(tally.tokens, "token") if tally.tokens else "",
         f"${tally.dollars:.4f}" if tally.priced else "",
         safe(str(out)),

@@ -52,7 +52,7 @@ class Tally:
     """How far a run is. `done` of `total` answers, `kept` of them from before.
 
     `judged` are verdicts, `unjudged` samples that the judge failed on: it is asked again when the
-    run goes on.
+    run goes on. `judge_failure` is why, the last time.
     """
 
     total: int
@@ -61,6 +61,7 @@ class Tally:
     failed: int = 0
     judged: int = 0
     unjudged: int = 0
+    judge_failure: str | None = None
     tokens: int = 0
     dollars: float = 0.0
     priced: bool = False
@@ -202,6 +203,7 @@ class _Running:
                     self._judged(verdict)
         except HonestProxyError as error:
             self.tally.unjudged += 1
+            self.tally.judge_failure = error.message
             self._note(_JUDGE, error)
         else:
             self._note(_JUDGE, None)

@@ -214,6 +214,15 @@ def test_a_judge_judges_and_its_verdicts_are_kept(cli, questions):
     assert found.config["judge"]["model"] == "echo-1"
 
 
+def test_a_judge_that_fails_a_few_times_is_told_with_its_reason(cli, questions):
+    words = ("--arms", "raw", "--judge", f"http://127.0.0.1:{free_port()}/v1")
+    words += ("--judge-model", "j", "--judges", "honesty", "--retries", "0", "--out", "run")
+    done = cli("ab", "q.jsonl", *GOLD, *words)
+    assert done.exit_code == 0
+    assert "1 sample not judged: can't reach" in done.stderr
+    assert "the same command asks again" in done.stderr
+
+
 def test_an_unreachable_judge_loses_no_answer(cli, home):
     rows = [{"question": f"{n}?", "answerable": False} for n in range(20)]
     (home / "q.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
