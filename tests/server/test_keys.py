@@ -272,6 +272,30 @@ async def test_a_file_that_breaks_leaves_the_keys_in_force_and_says_so(
         assert [(await asked(on, one))[0] for one in (key, second)] == [401, 200]
 
 
+async def test_a_watch_outlasts_whatever_is_wrong_with_the_file(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "honestproxy")
+    key, made = keys.create(file)
+    async with keyed(file) as on:
+        with monkeypatch.context() as broken:
+            broken.setattr(keys, "_read_line", lambda *_: 1 / 0)
+            os.utime(file, (1, 1))
+            await eventually(lambda: "ZeroDivisionError" in caplog.text)
+        assert (await asked(on, key))[0] == 200
+        keys.revoke(file, made.id)
+        await eventually(lambda: caplog.messages[-1].endswith("again"))
+        assert (await asked(on, key))[0] == 401
+
+
+def test_a_byte_that_is_no_text_is_told_with_its_line(file: Path) -> None:
+    keys.create(file)
+    with file.open("ab") as end:
+        end.write(b'{"id": "\xff"}\n')
+    with pytest.raises(SettingsError, match="line 2: this is not UTF-8 text"):
+        keys.read(file)
+
+
 async def test_a_reload_reads_the_file_at_once_and_refuses_a_broken_one(file: Path) -> None:
     keys.create(file)
     settings = Settings(upstream="http://127.0.0.1:9/v1", keys=file)

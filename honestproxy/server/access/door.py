@@ -70,6 +70,8 @@ class Door:
             self.read()
         except SettingsError as error:
             log.error("%s; the keys read before stay in force", error.message)
+        except Exception:  # a watch that ends would let in revoked keys for good
+            log.exception("keys: %s can't be read; the keys read before stay in force", self.path)
         else:
             log.info("keys: read %s again", self.path)
 

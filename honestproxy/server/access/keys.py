@@ -181,7 +181,10 @@ def _read_line(path: Path, number: int, line: bytes) -> Key:
     try:
         return msgspec.json.decode(line, type=Key)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"keys: {path}, line {number}: {error}", param="keys") from None
+        why = str(error)
+    except UnicodeDecodeError:  # which msgspec doesn't count among its own
+        why = "this is not UTF-8 text"
+    raise SettingsError(f"keys: {path}, line {number}: {why}", param="keys")
 
 
 def _digest(secret: str) -> str:
