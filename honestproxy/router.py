@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import HonestProxyError, UpstreamTimeout
 from honestproxy.pipeline import AnyRun, Pipeline
-from honestproxy.settings import Settings
+from honestproxy.settings import DEFAULT_NAME, Settings
 from honestproxy.templates import Prompts
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
@@ -86,7 +86,7 @@ class Router:
         self.prompts.check()
         self._pipelines: dict[Way, Pipeline] = {}
         for name in (None, *(name for name, _ in patterns)):
-            backend, own = upstreams.named(name), _settings_of(name, settings)
+            backend, own = upstreams.named(name), settings.alone(name or DEFAULT_NAME)
             for rule in (None, *settings.models):
                 ruled = _ruled(rule, own)
                 self._pipelines[name, rule] = Pipeline(backend, ruled, self.prompts)
@@ -172,14 +172,6 @@ def _first(patterns: Patterns, model: str) -> str | None:
         if any(fnmatchcase(model, pattern) for pattern in several):
             return name
     return None
-
-
-def _settings_of(name: str | None, settings: Settings) -> Settings:
-    """The settings as if that upstream were the only one."""
-    if name is None:
-        return settings
-    own = settings.upstreams[name]
-    return settings.model_copy(update={"upstream": own.url, "upstream_key": own.key})
 
 
 def _ruled(pattern: str | None, settings: Settings) -> Settings:

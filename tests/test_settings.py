@@ -526,3 +526,9 @@ def test_whatever_a_file_holds_each_mistake_has_its_line(values: dict[str, Any])
         except SettingsError as error:
             for line in error.message.splitlines():
                 assert re.match(r"[^:]+any\.toml:\d+: ", line), line
+
+
+def test_a_variable_that_is_empty_is_not_set(tmp_path):
+    given = {"HONESTPROXY_TRACE_STORE": "", "HONESTPROXY_PORT": "", "HONESTPROXY_NONSENSE": ""}
+    config = toml(tmp_path, 'trace_store = "sqlite:///x.db"')
+    assert load(config, environ=given) == load(config, environ={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from honestproxy.backends.wrapping import Wrapping
+from honestproxy.backends.wrapping import Wrapping, listed
 from honestproxy.streams import Reads
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
@@ -41,8 +41,7 @@ class Apart(Wrapping):
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """What it lists."""
-        listed: list[dict[str, Any]] = await self._inner.models(without_account(headers or {}))
-        return listed
+        return await listed(self._inner, without_account(headers or {}))
 
     def _reads(self, request: ChatRequest) -> Reads:
         reads: Reads = self._inner.reads(_apart(request))

@@ -48,6 +48,11 @@ class Breaker:
             return "closed"
         return "half-open" if self._is_tried or time.monotonic() >= self._until else "open"
 
+    @property
+    def lets_through(self) -> bool:
+        """Whether a call may begin now."""
+        return self._failures < self._most or time.monotonic() >= self._until
+
     def begin(self) -> int:
         """A call begins: what to say at its end. Raises UpstreamUnavailable where none may."""
         if self._failures < self._most:

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple, TypeVar
 
 from honestproxy.backends import traits
+from honestproxy.backends.wrapping import listed
 from honestproxy.compatible import Compatible
 from honestproxy.errors import HonestProxyError, UpstreamBroken, UpstreamTimeout
 from honestproxy.streams import Reads, one_by_one, reads_of
@@ -90,7 +91,7 @@ class Failover:
         failures: dict[str, HonestProxyError] = {}
         for one in (self._first, *self._others):
             try:
-                return await one.backend.models(self._headers(headers or {}, one))
+                return await listed(one.backend, self._headers(headers or {}, one))
             except HonestProxyError as error:
                 _take(failures, one.name, error)
         raise _failed(failures)

@@ -145,7 +145,7 @@ class Steady(Wrapping):
                 raise
             self.breaker.answered(exchange.status, begun)
             if is_repeatable and exchange.status in self._retried:
-                raise await _Refused.by(exchange)
+                raise await self._timed(deadline, _Refused.by, exchange)
             return exchange
 
         try:
@@ -171,7 +171,9 @@ class Steady(Wrapping):
             raise UpstreamTimeout(message) from None
 
     def _may_pass(self, error: BaseException) -> bool:
-        """Whether asking again soon can help."""
+        """Whether asking again soon can help, and may be done."""
+        if not self.breaker.lets_through:
+            return False
         if isinstance(error, UpstreamUnreachable | UpstreamTimeout):
             return True
         if isinstance(error, UpstreamBroken | UpstreamUnavailable):
@@ -228,7 +230,11 @@ class _Refused(UpstreamError):
         from honestproxy.backends.connection import Told
 
         made = cls("relayed", status=exchange.status, headers=exchange.headers)
-        made.exchange = await Told.of(exchange, [])
+        try:
+            made.exchange = await Told.of(exchange, [])
+        except BaseException:
+            exchange.close()
+            raise
         return made
 
 

@@ -12,11 +12,9 @@ from honestproxy.backends.apart import Apart
 from honestproxy.backends.failover import Failover, Named
 from honestproxy.backends.steady import Steady
 from honestproxy.errors import SettingsError
-from honestproxy.settings import Settings, UpstreamSettings, nearest
+from honestproxy.settings import DEFAULT_NAME, Settings, UpstreamSettings, nearest
 from honestproxy.types import Backend
 
-DEFAULT: Final = "default"
-"""What the setting `upstream` is called where upstreams are told apart."""
 _REMOTE: Final = ("http:", "https:", "litellm:")
 
 _MATTER_HERE: Final = ("upstream", "cache", "exemplars")
@@ -44,11 +42,11 @@ class Upstreams:
         self._settings = settings
         self._opened: dict[str, Backend] = dict(self._kept(before)) if before else {}
         if default is not None:
-            self._opened[DEFAULT] = default
+            self._opened[DEFAULT_NAME] = default
         self._chains: dict[str, Backend] = {}
-        if DEFAULT in settings.upstreams:
+        if DEFAULT_NAME in settings.upstreams:
             raise SettingsError(
-                f"upstreams.{DEFAULT}: that is what the setting `upstream` is called; "
+                f"upstreams.{DEFAULT_NAME}: that is what the setting `upstream` is called; "
                 "choose another name"
             )
 
@@ -57,7 +55,7 @@ class Upstreams:
 
         Raises SettingsError where there is none, BackendError where it can't be started.
         """
-        name = name or DEFAULT
+        name = name or DEFAULT_NAME
         if name not in self._chains:
             chain = [Named(one, self._own(one), self._takes_key(one)) for one in self._chain(name)]
             self._chains[name] = Failover(chain) if len(chain) > 1 else chain[0].backend
@@ -65,7 +63,7 @@ class Upstreams:
 
     def health(self) -> Mapping[str, str]:
         """Whether each upstream is asked: "closed" where it is, else "open" or "half-open"."""
-        return {name: self._state(name) for name in (DEFAULT, *self._settings.upstreams)}
+        return {name: self._state(name) for name in (DEFAULT_NAME, *self._settings.upstreams)}
 
     def asked_again(self) -> Mapping[str, int]:
         """How many calls to each upstream were retries, since it was opened."""
@@ -89,7 +87,7 @@ class Upstreams:
     def _own(self, name: str) -> Backend:
         """The upstream itself, without its fallbacks."""
         if name not in self._opened:
-            settings = self._settings_of(name)
+            settings = self._alone(name)
             backend = backends.opened(settings)
             if not self._takes_key(name):
                 backend = Apart(backend)
@@ -100,9 +98,9 @@ class Upstreams:
     def _kept(self, before: Upstreams) -> Iterator[tuple[str, Backend]]:
         """The upstreams that were opened before, where these settings say the same of them."""
         for name, backend in before._opened.items():
-            if name != DEFAULT and name not in self._settings.upstreams:
+            if name != DEFAULT_NAME and name not in self._settings.upstreams:
                 continue
-            now, then = self._settings_of(name), before._settings_of(name)
+            now, then = self._alone(name), before._alone(name)
             matter = _MATTER_REMOTE if now.upstream.startswith(_REMOTE) else _MATTER_HERE
             alike = all(getattr(now, field) == getattr(then, field) for field in matter)
             if alike and self._takes_key(name) == before._takes_key(name):
@@ -120,12 +118,12 @@ class Upstreams:
         return chain
 
     def _fallbacks_of(self, name: str) -> tuple[str, ...]:
-        if name == DEFAULT:
+        if name == DEFAULT_NAME:
             return self._settings.fallbacks
         return self._known(name).fallbacks
 
     def _takes_key(self, name: str) -> bool:
-        return name == DEFAULT or self._known(name).pass_key
+        return name == DEFAULT_NAME or self._known(name).pass_key
 
     def _known(self, name: str) -> UpstreamSettings:
         known = self._settings.upstreams
@@ -134,9 +132,7 @@ class Upstreams:
             raise SettingsError(f"there is no upstream {name!r}; {hint}")
         return known[name]
 
-    def _settings_of(self, name: str) -> Settings:
-        """The settings as if this were the only upstream."""
-        if name == DEFAULT:
-            return self._settings
-        known = self._known(name)
-        return self._settings.model_copy(update={"upstream": known.url, "upstream_key": known.key})
+    def _alone(self, name: str) -> Settings:
+        if name != DEFAULT_NAME:
+            self._known(name)
+        return self._settings.alone(name)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from honestproxy.types import Backend
+
+
+async def listed(backend: Backend, headers: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The backend's models; none where it doesn't say, as one's own may not."""
+    models = getattr(backend, "models", None)
+    return list(await models(headers)) if models else []
 
 
 class Wrapping:
@@ -22,7 +29,8 @@ class Wrapping:
 
     async def aclose(self) -> None:
         """Close the backend."""
-        await self._inner.aclose()
+        if close := getattr(self._inner, "aclose", None):
+            await close()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -34,9 +34,8 @@ def _told(check: Check, settings: Settings) -> str | None:
 def _upstreams(settings: Settings) -> Iterator[tuple[Key, Settings]]:
     """Each upstream as if it were the only one."""
     yield ("upstream",), settings
-    for name, each in settings.upstreams.items():
-        own = {"upstream": each.url, "upstream_key": each.key}
-        yield ("upstreams", name, "url"), settings.model_copy(update=own)
+    for name in settings.upstreams:
+        yield ("upstreams", name, "url"), settings.alone(name)
 
 
 def _check_upstream(settings: Settings) -> None:
@@ -75,11 +74,11 @@ def _check_host(settings: Settings) -> None:
 
 
 def _check_trace_store(settings: Settings) -> None:
-    from honestproxy.store.database import Database, default_url
+    from honestproxy.store.database import Database, located
 
     if settings.traces == "off":
         return
-    with closing(Database(settings.trace_store or default_url())) as database:
+    with closing(Database(located(settings.trace_store))) as database:
         if database.is_sqlite:  # a file: nothing is connected to
             database.version()
 

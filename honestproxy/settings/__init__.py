@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from honestproxy.settings.fields import (
+    DEFAULT_NAME,
     DEFAULT_UPSTREAM,
     ENV_PREFIX,
     ModelSettings,
@@ -15,6 +16,7 @@ from honestproxy.settings.words import nearest
 
 __all__ = [
     "DEFAULT_CONFIG",
+    "DEFAULT_NAME",
     "DEFAULT_UPSTREAM",
     "ENV_PREFIX",
     "Gathered",

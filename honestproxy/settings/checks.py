@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Final
 
-from honestproxy.settings.fields import STRATEGY_NAMES, Settings
+from honestproxy.settings.fields import DEFAULT_NAME, STRATEGY_NAMES, Settings
 from honestproxy.settings.lines import Key
 from honestproxy.settings.words import nearest
-
-DEFAULT_NAME: Final = "default"
-"""What the setting `upstream` is called where upstreams are told apart."""
 
 Mistake = tuple[Key, str]
 

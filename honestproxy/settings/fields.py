@@ -33,6 +33,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _NUMBERS: Final = (int, float, int | None, float | None)
 
+DEFAULT_NAME: Final = "default"
+"""What the setting `upstream` is called where upstreams are told apart."""
+
 REFERENCES: Final = ("env:", "file:")
 """How a value that stands elsewhere is named; `load` puts it in."""
 
@@ -86,7 +89,11 @@ Address = Annotated[str, BeforeValidator(_in_place)]
 
 class _Table(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     @field_validator("*", mode="before")
@@ -140,6 +147,7 @@ class Settings(BaseSettings):
         extra="forbid",
         validate_default=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     upstream: str = Field(DEFAULT_UPSTREAM, description="Where answers come from.")
@@ -328,6 +336,13 @@ class Settings(BaseSettings):
             except re.error as error:
                 raise ValueError(f"pattern {number} is no pattern of re's: {error}") from None
         return value
+
+    def alone(self, name: str) -> Settings:
+        """The same as if the upstream of that name were the only one."""
+        if name == DEFAULT_NAME:
+            return self
+        own = self.upstreams[name]
+        return self.model_copy(update={"upstream": own.url, "upstream_key": own.key})
 
     @classmethod
     def settings_customise_sources(

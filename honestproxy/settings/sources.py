@@ -75,10 +75,12 @@ def from_flags(flags: Mapping[str, Any]) -> Source:
 def from_environ(environ: Mapping[str, str]) -> Source:
     """What variables `HONESTPROXY_<NAME>` say; `__` leads into tables, whose names are lower case.
 
-    Those that are no setting are in it as well, to be told.
+    Those that are no setting are in it as well, to be told. One that is empty isn't set: that is
+    how a compose file leaves a variable out.
     """
     prefix = ENV_PREFIX.lower()
-    ours = {name: value for name, value in environ.items() if name.lower().startswith(prefix)}
+    set_ones = ((name, value) for name, value in environ.items() if value)
+    ours = {name: value for name, value in set_ones if name.lower().startswith(prefix)}
     places: dict[Key, str] = {}
     values = _Environment(ours)()
     for name in sorted(ours):

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from honestproxy import backends
+from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import BackendError, SettingsError
 from honestproxy.pipeline import Pipeline
+from honestproxy.router import routed
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
 
@@ -62,6 +64,19 @@ async def test_a_backend_needs_no_more_than_complete_and_stream(own: str, attr: 
     assert "".join(streamed) == "Hello."
     assert await pipeline.models() == []
     await pipeline.aclose()
+
+
+async def test_that_is_so_among_several_upstreams_too(own: str) -> None:
+    table = {"own": {"url": f"{own}:made", "models": ["own-*"], "fallbacks": ["default"]}}
+    settings = Settings(
+        upstream=f"{own}:Plain", upstreams=table, fallbacks=("own",), strategy="raw"
+    )  # type: ignore[arg-type]
+    pipelines = routed(Upstreams(settings), settings)
+    for model in ("own-1", "other"):
+        asked = ChatRequest({"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+        assert (await pipelines.complete(asked)).text == "Hello."
+    assert [model["id"] for model in await pipelines.models()] == []
+    await pipelines.aclose()
 
 
 @pytest.mark.parametrize("attr", ["number", "odd", "missing"])

@@ -67,6 +67,24 @@ async def streamed(backend: Any, request: ChatRequest) -> bytes:
     return b"".join([part.event or b"" async for part in backend.stream(request)])
 
 
+async def test_the_failure_that_opens_the_breaker_is_the_upstreams_own_and_no_retry() -> None:
+    async with steady(failing(503), breaker_failures=1, retries=3) as (backend, server):
+        with pytest.raises(UpstreamError) as raised:
+            await backend.complete(asking())
+        assert (raised.value.status, raised.value.body()["error"]["message"]) == (503, "no")
+        assert (len(server.seen), backend.asked_again) == (1, 0)
+        with pytest.raises(UpstreamUnavailable):
+            await backend.complete(asking())
+
+
+async def test_a_relayed_refusal_that_never_ends_is_given_up_at_the_deadline() -> None:
+    half = Reply([b'{"err'], status=503, then="hold")
+    async with steady(lambda _: half, step_timeout=0.5, retries=1) as (backend, _):
+        async with asyncio.timeout(10):
+            with pytest.raises(UpstreamTimeout, match="step_timeout"):
+                await backend.relay("GET", "/files", {}, None)
+
+
 @pytest.mark.parametrize("fault", [failing(502), failing(503), DROPPED])
 async def test_the_answer_after_a_retry_is_the_upstreams_byte_for_byte(fault: Reply) -> None:
     async with steady(fault, answer(GOOD), fault, events(*STREAM)) as (backend, server):

@@ -138,6 +138,7 @@ def test_check_looks_into_a_database_that_is_a_file(cli, home):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
+        ("breaker_seconds = inf", "Input should be a finite number"),
         ('upstream_key = "env:"', "env: names nothing: write env:NAME"),
         ('upstream_key = "file: "', "file: names nothing: write file:PATH"),
         ('otlp_endpoint = "collector"', "needs http:// or https:// and a host"),
