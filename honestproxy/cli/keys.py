@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from honestproxy.cli.options import Json, ListByDefault, with_settings
+from honestproxy.cli.options import Json, ListByDefault, seconds, with_settings
 from honestproxy.cli.output import print_json, safe, stderr, stdout
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.settings import Settings, nearest
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from honestproxy.server.access.keys import Key
 
 app = typer.Typer(cls=ListByDefault, help="Keys of this proxy's own: create, list, revoke.")
-
-_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Name = Annotated[str, typer.Option("--name", help="Whose it is; shown in lists.")]
 Models = Annotated[
@@ -138,10 +135,9 @@ def _known_strategies(names: Collection[str] | None) -> tuple[str, ...] | None:
 def _until(given: str | None) -> int | None:
     if given is None:
         return None
-    read = re.fullmatch(r"([1-9]\d{0,5})([mhdw])", given.strip())
-    if read is None:
-        raise InvalidRequest(f"--expires {given!r}: give a number and m, h, d or w, as in 30d")
-    return int(time.time()) + int(read[1]) * _UNITS[read[2]]
+    if (after := seconds("--expires", given)) < 1:
+        raise InvalidRequest(f"--expires {given!r}: a key must hold for a second at least")
+    return int(time.time() + after)
 
 
 def _day(at: int) -> str:

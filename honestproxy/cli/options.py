@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 from honestproxy.cli.output import print_error
 from honestproxy.errors import (
     HonestProxyError,
+    InvalidRequest,
     SettingsError,
     UpstreamError,
     UpstreamUnreachable,
@@ -25,6 +27,7 @@ from honestproxy.settings import Gathered, Settings, gather, load
 
 COMMON = ("upstream", "model", "strategy")
 MISTAKE, FAILURE = 2, 1
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _Config = Annotated[
@@ -70,6 +73,14 @@ def with_settings(
     return wrap
 
 
+def seconds(flag: str, given: str) -> float:
+    """A time as people write it, such as 30m or 7d. Raises InvalidRequest."""
+    read = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", given.strip())
+    if read is None:
+        raise InvalidRequest(f"{flag} {given!r}: give a number and s, m, h, d or w, as in 7d")
+    return float(read[1]) * _UNITS[read[2]]
+
+
 @contextmanager
 def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
     """Print what went wrong, without a traceback, and exit with a code that tells its kind."""
@@ -78,6 +89,9 @@ def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
     except HonestProxyError as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from None
+    except BrokenPipeError:  # whoever reads has enough, as `head` soon has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILURE) from None
     except OSError as error:  # a full disk, a folder that may not be written, …
         print_error(SettingsError(str(error)), as_json=as_json)
         raise typer.Exit(MISTAKE) from None

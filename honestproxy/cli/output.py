@@ -24,9 +24,9 @@ _HARMLESS = "\n\t"
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
-def stdout() -> Console:
-    """A console for answers; text is data, never markup."""
-    return Console(markup=False, highlight=False, emoji=False)
+def stdout(width: int | None = None) -> Console:
+    """A console for answers, as wide as the terminal or as told; text is data, never markup."""
+    return Console(markup=False, highlight=False, emoji=False, width=width)
 
 
 def stderr() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from honestproxy.cli.options import Json, ListByDefault, with_settings
+from honestproxy.cli.options import Json, ListByDefault, seconds, with_settings
 from honestproxy.cli.output import count, print_json, safe, stderr, stdout
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.settings import Settings, nearest
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=ListByDefault, help="Stored traces: list, show, export, purge, delete.")
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
-_SHOWN = 18
+_MOST = 1_000_000
+_WIDE = 200
+"""Columns where no terminal says how many it has."""
+_SHOWN = 16
 """Letters of an id in a list: enough for `show` and `delete`."""
 
-Last = Annotated[int, typer.Option("--last", min=1, help="How many; the newest first.")]
+Last = Annotated[int, typer.Option("--last", min=1, max=_MOST, help="How many; the newest first.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="1h", help="No older than that: 30m, 1h, 7d.")
 ]
@@ -66,7 +67,7 @@ def list_(
     elif rows is not None and not found:
         stderr().print("no trace fits", soft_wrap=True)
     elif found:
-        stdout().print(_table(found))
+        stdout(None if sys.stdout.isatty() else _WIDE).print(_table(found))
 
 
 @app.command()
@@ -116,7 +117,7 @@ def purge(
     """Delete old traces, or all of them, for good."""
     if bool(older) == everything:
         raise InvalidRequest("say which: --older 7d, or --all")
-    before = None if older is None else time.time() - _seconds("--older", older)
+    before = None if older is None else time.time() - seconds("--older", older)
     with _opened(settings) as rows:
         if rows is not None:
             _ask("all traces" if everything else f"all traces older than {older}", yes=yes)
@@ -144,10 +145,10 @@ def delete(settings: Settings, name: Id, as_json: Json = False) -> None:
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Rows | None]:
     """The rows of the store; None, and a word about it, where there is none yet."""
-    from honestproxy.store.database import Database, default_url, explained
+    from honestproxy.store.database import Database, explained, located
     from honestproxy.store.rows import Rows
 
-    database = Database(settings.trace_store or default_url())
+    database = Database(located(settings.trace_store))
     try:
         if database.is_there():
             with explained(database.name):
@@ -165,15 +166,8 @@ def _filter(since: str | None, outcome: str | None, model: str | None) -> Filter
 
     if outcome is not None and outcome not in _OUTCOMES:
         raise InvalidRequest(f"--outcome {outcome!r}: {nearest(outcome, _OUTCOMES)}")
-    begin = None if since is None else time.time() - _seconds("--since", since)
+    begin = None if since is None else time.time() - seconds("--since", since)
     return Filter(since=begin, outcome=outcome, model=model)
-
-
-def _seconds(flag: str, given: str) -> float:
-    read = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", given.strip())
-    if read is None:
-        raise InvalidRequest(f"{flag} {given!r}: give a number and s, m, h, d or w, as in 7d")
-    return float(read[1]) * _UNITS[read[2]]
 
 
 def _ask(what: str, *, yes: bool) -> None:
@@ -213,11 +207,13 @@ def _sink(out: Path | None) -> Iterator[Any]:
 
 
 def _table(found: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("when", "trace", "model", "strategy", "outcome"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=4)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("when", "trace"):
+        table.add_column(name, no_wrap=True)
+    for name in ("model", "strategy", "outcome"):  # these give way: no number is cut
+        table.add_column(name, overflow="fold", min_width=4)
     for name in ("doubts", "calls", "tokens", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True, justify="right")
     for row in found:
         numbers = (row.calls, row.total_tokens, f"{row.seconds:.2f}")
         table.add_row(
@@ -229,7 +225,7 @@ def _table(found: list[Row]) -> Table:
 
 
 def _moment(created: float) -> str:
-    return time.strftime("%m-%d %H:%M:%S", time.localtime(created))
+    return time.strftime("%m-%d %H:%M", time.localtime(created))
 
 
 def _outcome(row: Row) -> str:

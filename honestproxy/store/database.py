@@ -39,6 +39,11 @@ def default_url() -> str:
     return f"sqlite:///{user_data_path('honestproxy', appauthor=False) / 'traces.db'}"
 
 
+def located(url: str | None) -> str:
+    """Where traces are, given the setting `trace_store`."""
+    return default_url() if url is None else url
+
+
 def writable(url: str) -> str | None:
     """Why there can be no file at a URL of SQLite's; None where there is or can be one."""
     path = Path(_parsed(url).database or "")
@@ -76,7 +81,7 @@ class Database:
         """
         with explained(self.name):
             if self.path is not None:
-                make_file(self.path)
+                self._make_file(self.path)
             with self._alone() as connection:
                 version = self._version(connection)
                 if version != KNOWN[-1]:
@@ -104,6 +109,12 @@ class Database:
     def close(self) -> None:
         """Let go of all connections."""
         self.engine.dispose()
+
+    def _make_file(self, path: Path) -> None:
+        try:
+            make_file(path)
+        except OSError as error:
+            raise _wrong(f"{self.name}: {error.strerror}; {_REMEDY}") from None
 
     def _engine(self, url: URL) -> Engine:
         more: dict[str, Any] = {"connect_args": {"timeout": _BUSY}} if self.is_sqlite else {}
@@ -168,8 +179,6 @@ def explained(name: str) -> Iterator[None]:
     """What the driver raises, as an error that names the database and says what to do."""
     try:
         yield
-    except OSError as error:
-        raise _wrong(f"{name}: {error.strerror}; {_REMEDY}") from None
     except SQLAlchemyError as error:
         raise _wrong(f"{name} can't be used: {why(error)}; {_REMEDY}") from None
 
@@ -197,12 +206,12 @@ def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise _wrong(f"trace_store is no database URL; {hint}") from None
+        raise _wrong(f"this is no database URL; {hint}") from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        raise _wrong(f"trace_store: {parsed.drivername!r} is not known here; {hint}")
+        raise _wrong(f"{parsed.drivername!r} is not known here; {hint}")
     if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
-        raise _wrong(f"trace_store: a database in memory keeps nothing; {hint}")
+        raise _wrong(f"a database in memory keeps nothing; {hint}")
     return parsed.set(drivername=driver)
 
 

@@ -62,7 +62,7 @@ def test_the_file_is_the_one_that_the_settings_name(cli, home):
         (["list", "--keys", "gone.jsonl"], "keys create"),
         (["revoke", "x", "--keys", "gone.jsonl"], "keys create"),
         (["create", "--keys", "k.jsonl", "--strategies", "gatde"], "did you mean 'gated'?"),
-        (["create", "--keys", "k.jsonl", "--expires", "soon"], "as in 30d"),
+        (["create", "--keys", "k.jsonl", "--expires", "soon"], "as in 7d"),
         (["create", "--keys", "k.jsonl", "--strategy", "gated"], "--strateg"),
         (["create", "--keys", "k.jsonl", "--rpm", "0"], "rpm"),
     ],

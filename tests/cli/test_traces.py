@@ -1,6 +1,8 @@
 """`honestproxy traces`: list, show, export, purge, delete."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -51,8 +53,34 @@ def test_the_last_are_listed_newest_first_and_as_narrow_as_asked(cli, rows):
     assert listed(cli, "--outcome", "rewritten") == [old.id]
     assert listed(cli, "--model", "other") == [new.id]
     table = cli("traces").stdout
-    assert old.id[:18] in table
+    assert old.id[:16] in table
     assert all(word in table for word in ("rewritten", "client left", "other", "321"))
+
+
+def test_no_number_is_cut_off_a_narrow_list(cli, rows, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("honestproxy.cli.traces._WIDE", 80)
+    rows.add([row(model="gpt-5-mini-2025-08-07", total_tokens=12345, seconds=12.345)])
+    table = cli("traces").stdout
+    assert all(word in table for word in ("doubts", "calls", "12345", "12.35"))
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_where_it_cant_be_exported_to_is_told_and_the_store_not_blamed(cli, rows):
+    rows.add([row()])
+    done = cli("traces", "export", "--out", "nowhere/x.jsonl")
+    assert done.exit_code == 2
+    assert "nowhere/x.jsonl" in done.stderr
+    assert "trace_store" not in done.stderr
+
+
+def test_whoever_reads_no_further_is_no_mistake(rows, home):
+    rows.add([row() for _ in range(3000)])
+    command = [sys.executable, "-m", "honestproxy", "traces", "export"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_one_is_shown_by_the_beginning_of_its_id_with_its_texts(cli, rows):
