@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from honestproxy.cli.output import count, noted, print_json, safe, stderr, stdou
 from honestproxy.cli.watching import watched
 from honestproxy.errors import EvaluationError, HonestProxyError
 from honestproxy.settings import Settings
+from honestproxy.settings.references import blotted
 
 if TYPE_CHECKING:
     from honestproxy.evals.arms import Arm
@@ -143,23 +144,15 @@ def ab(
 ) -> None:
     """Compare arms on the same questions; the same command again goes on where it stopped."""
     from honestproxy.evals import arms as arming
-    from honestproxy.evals import prices, samples, stats
+    from honestproxy.evals import prices, stats
     from honestproxy.evals.log import Folder
     from honestproxy.evals.patience import Patience
     from honestproxy.ray.cluster import Reserved
 
     question.check(settings)
     stats.check_installed()  # what the report needs, before hours are spent on answers
-    sources = [samples.parse(spec, task) for spec in data]
-    for source in sources:
-        _check_answered(source)
-    loaded = [samples.load(source, seed) for source in sources]
-    chosen = samples.chosen(
-        [sample for some in loaded for sample in some.samples],
-        limit=limit,
-        number=number,
-        seed=seed,
-    )
+    loaded = _loaded(data, task, seed)
+    chosen = _chosen(loaded, limit=limit, number=number, seed=seed)
     if cost is not None:
         prices.parse(cost)  # a wrong one is told before anything is asked
     wanted = arming.parse(arms or _usual(settings), settings.upstream, settings.model)
@@ -187,6 +180,26 @@ def ab(
     _tell(tally, out, as_json=as_json)
 
 
+def _loaded(data: Sequence[str], task: str | None, seed: int) -> list[Loaded]:
+    """The questions of each source."""
+    from honestproxy.evals import samples
+
+    sources = [samples.parse(spec, task) for spec in data]
+    for source in sources:
+        _check_answered(source)
+    return [samples.load(source, seed) for source in sources]
+
+
+def _chosen(
+    loaded: Sequence[Loaded], *, limit: int | None, number: int | None, seed: int
+) -> list[Sample]:
+    """Those of them that are asked."""
+    from honestproxy.evals import samples
+
+    every = [sample for some in loaded for sample in some.samples]
+    return samples.chosen(every, limit=limit, number=number, seed=seed)
+
+
 def _bench(
     settings: Settings, upstream: str | None, model: str | None, names: str | None, concurrency: int
 ) -> Bench | None:
@@ -196,6 +209,8 @@ def _bench(
     from honestproxy.templates import Prompts
 
     if upstream is None:
+        if model or names:
+            raise EvaluationError("--judges and --judge-model need a model: --judge UPSTREAM")
         return None
     given = [name.strip() for name in (names or "").split(",") if name.strip()]
     chosen = judges.load(given or judges.USUAL, Prompts(settings.prompts))
@@ -258,8 +273,11 @@ async def _run(asked: Asked) -> Tally:
 def _placed(asked: Asked) -> AbstractAsyncContextManager[Place]:
     """Where the questions are asked."""
     from honestproxy.evals.here import Asking, Here
+    from honestproxy.ray.cluster import Reserved
 
     asking = Asking(asked.settings, asked.patience, asked.fields)
+    if asked.cluster is None and asked.reserved != Reserved():
+        raise EvaluationError("--ray-workers, --ray-cpus and --ray-gpus need a cluster: --ray …")
     if asked.cluster is None:
         return Here(asking, _opened, asked.concurrency)
     from honestproxy.ray.spread import spread
@@ -270,7 +288,7 @@ def _placed(asked: Asked) -> AbstractAsyncContextManager[Place]:
 async def _opened(settings: Settings) -> Backend:
     from honestproxy.evals.here import ready
 
-    with noted(f"loading {settings.upstream} …") as note:
+    with noted(f"loading {blotted(settings.upstream)} …") as note:
         return await ready(settings, note.update)
 
 

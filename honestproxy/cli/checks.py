@@ -16,6 +16,7 @@ from honestproxy.cli.models import EMBEDDED, embedded_row
 from honestproxy.cli.serve import listening
 from honestproxy.errors import HonestProxyError
 from honestproxy.settings import DEFAULT_CONFIG, ENV_PREFIX, Settings
+from honestproxy.settings.references import blotted
 
 State = Literal["ok", "note", "broken"]
 
@@ -147,16 +148,16 @@ def _litellm(settings: Settings) -> Check:
 
 async def _upstream(settings: Settings) -> Check:
     if _is_local(settings):
-        return Check("upstream", "ok", settings.upstream)
+        return Check("upstream", "ok", blotted(settings.upstream))
     try:
         async with asyncio.timeout(_PATIENCE), question.opened(settings) as pipeline:
             names = [str(model["id"]) for model in await pipeline.models()]
     except TimeoutError:
-        found = f"{settings.upstream} lists no models within {_PATIENCE:.0f} s"
+        found = f"{blotted(settings.upstream)} lists no models within {_PATIENCE:.0f} s"
         return Check("upstream", "broken", found, "is it running, and is the address right?")
     except HonestProxyError as error:
         return Check("upstream", "broken", error.message, "set upstream, and upstream_key")
-    return Check("upstream", "ok", f"{settings.upstream}: {', '.join(_some(names))}")
+    return Check("upstream", "ok", f"{blotted(settings.upstream)}: {', '.join(_some(names))}")
 
 
 def _some(names: list[str]) -> Iterator[str]:

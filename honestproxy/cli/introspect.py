@@ -18,6 +18,7 @@ from honestproxy.cli.output import Note, count, noted, print_json, safe, stdout
 from honestproxy.cli.question import System, Words
 from honestproxy.errors import SettingsError
 from honestproxy.settings import Settings
+from honestproxy.settings.references import blotted
 
 if TYPE_CHECKING:
     from honestproxy.backends.local import Local
@@ -95,8 +96,8 @@ def explain(
 def _check_local(settings: Settings) -> None:
     if not settings.upstream.startswith("local:"):
         raise SettingsError(
-            f"upstream {settings.upstream!r} shows no hidden states: introspect reads local models "
-            "only; give --upstream local:<name, folder, GGUF file or hub id>"
+            f"upstream {blotted(settings.upstream)!r} shows no hidden states: introspect reads "
+            "local models only; give --upstream local:<name, folder, GGUF file or hub id>"
         )
 
 

@@ -15,6 +15,7 @@ from honestproxy.cli.options import Json, with_settings
 from honestproxy.cli.output import count, noted, print_json, safe, stdout
 from honestproxy.errors import EvaluationError, SettingsError
 from honestproxy.settings import Settings
+from honestproxy.settings.references import blotted
 
 if TYPE_CHECKING:
     from honestproxy.evals.multiple_choice import Row
@@ -67,8 +68,8 @@ def mc(
 
     if not settings.upstream.startswith("local:"):
         raise SettingsError(
-            f"mc weighs given texts, which {settings.upstream!r} can't; name a local model, "
-            "such as local:smollm2-135m-instruct"
+            f"mc weighs given texts, which {blotted(settings.upstream)!r} can't; name a local "
+            "model, such as local:smollm2-135m-instruct"
         )
     stats.check_installed()
     loaded = [samples.load(samples.parse(spec, task), seed) for spec in data]

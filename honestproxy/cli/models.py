@@ -16,6 +16,7 @@ from honestproxy.cli.options import Json, ListByDefault, with_settings
 from honestproxy.cli.output import noted, print_json, safe, stderr, stdout
 from honestproxy.errors import InvalidRequest
 from honestproxy.settings import DEFAULT_UPSTREAM, Settings
+from honestproxy.settings.references import blotted
 
 app = typer.Typer(cls=ListByDefault, help="Models that can be asked: list, pull.")
 
@@ -90,7 +91,7 @@ async def _upstream_rows(settings: Settings) -> list[dict[str, Any]]:
     allowed = STRATEGIES if settings.strategies_allowed is None else settings.strategies_allowed
     variants = [f"@{name}" for name in allowed] if settings.variants else []
     names = [name + variant for name in listed for variant in ["", *variants]]
-    return [_row(name, "served", settings.upstream, None) for name in names]
+    return [_row(name, "served", blotted(settings.upstream), None) for name in names]
 
 
 def _row(name: str, state: str, upstream: str, path: Path | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 from honestproxy.cli.output import count, noted, safe
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.settings import nearest
+from honestproxy.settings.references import blotted
 from honestproxy.trace import Honesty
 from honestproxy.types import ChatRequest, Message, Options
 
@@ -103,7 +104,7 @@ async def loaded(settings: Settings, upstreams: Upstreams | None = None) -> Back
     warm_up = getattr(backend, "load", None)
     if warm_up is not None:
         try:
-            with noted(f"loading {settings.upstream} …") as note:
+            with noted(f"loading {blotted(settings.upstream)} …") as note:
                 await warm_up(note.update)
                 if default_strategy(settings, backend) in READING:
                     # The first fit takes a while: better now than within the first answer.

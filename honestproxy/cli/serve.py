@@ -16,6 +16,7 @@ from honestproxy.cli.options import COMMON, Json, told, with_settings
 from honestproxy.cli.output import print_json, safe, stderr, stdout
 from honestproxy.errors import HonestProxyError, SettingsError
 from honestproxy.settings import Gathered, Settings, gather, in_order
+from honestproxy.settings.references import blotted
 
 if TYPE_CHECKING:
     from honestproxy.router import Pipelines
@@ -68,10 +69,9 @@ def listening(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise SettingsError(
-            f"host {host!r} is not an address here: {error.strerror}", param="host"
-        ) from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "no such name can be"
+        raise SettingsError(f"host {host!r} is not an address here: {why}", param="host") from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -208,7 +208,7 @@ def _say_hello(
     stdout().print(
         f"honestproxy listens on {url}\n"
         f"compare raw and wrapped answers at {url.removesuffix('v1')}\n"
-        f"upstream {safe(', '.join((settings.upstream, *settings.upstreams)))} "
+        f"upstream {safe(', '.join((blotted(settings.upstream), *settings.upstreams)))} "
         f"· strategy {strategy}\n\n"
         f"{how_to_try(url, safe(model or 'MODEL'))}\n\nCtrl-C stops it.",
         soft_wrap=True,

@@ -214,6 +214,20 @@ def test_a_judge_judges_and_its_verdicts_are_kept(cli, questions):
     assert found.config["judge"]["model"] == "echo-1"
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--judges", "bogus"], "--judges and --judge-model need a model: --judge"),
+        (["--judge-model", "m"], "--judges and --judge-model need a model: --judge"),
+        (["--ray-workers", "2"], "--ray-workers, --ray-cpus and --ray-gpus need a cluster"),
+    ],
+)
+def test_what_would_do_nothing_is_told_before_anything_is_asked(cli, questions, words, says):
+    done = cli("ab", "q.jsonl", *GOLD, "--arms", "raw", "--out", "run", *words)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
 def test_a_judge_that_fails_a_few_times_is_told_with_its_reason(cli, questions):
     words = ("--arms", "raw", "--judge", f"http://127.0.0.1:{free_port()}/v1")
     words += ("--judge-model", "j", "--judges", "honesty", "--retries", "0", "--out", "run")

@@ -325,6 +325,22 @@ def test_without_traces_no_file_is_made(home):
     assert not (home / "data").exists()
 
 
+def test_a_key_in_the_upstreams_query_is_not_shown():
+    address = "http://127.0.0.1:9/v1?api_key=planted"
+    with serving("--upstream", address, "--strategy", "raw", "--port", "0") as process:
+        told = [process.stdout.readline() for _ in range(3)]
+        process.terminate()
+        said = "".join(told) + process.stdout.read() + process.stderr.read()
+    assert "api_key=***" in said
+    assert "planted" not in said
+
+
+def test_a_host_that_can_be_no_name_is_one_line(cli):
+    done = cli("serve", *GOLD, "--host", "a..b", "--allow-open")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "host 'a..b' is not an address here" in done.stderr
+
+
 def test_a_folder_that_may_not_be_written_is_said_and_costs_only_the_traces(home, monkeypatch):
     (home / "file").write_text("in the way")
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "file"))
