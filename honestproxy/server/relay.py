@@ -76,10 +76,11 @@ class Relay:
         upload = Upload(scope, receive, headers)
         account.caller = caller = scope["caller"]
         account.told = service.access.admitted(caller)
-        if caller.id is not None:
+        if caller.id is not None and scope["method"] not in _READING:
+            # What is only read again has been counted: polling would use a day up.
             account.overheard = upload.overheard = Overheard()
             send = account.overheard.hearing(send)
-            await _check(caller, scope["method"], upload)
+            await _check(caller, upload)
         model = await _model(upload) if service.pipeline.is_routed else ""
         await upload.begin()
         async with service.admission.place(caller, scope, upload.receive):
@@ -113,10 +114,8 @@ class Relay:
             raise
 
 
-async def _check(caller: Caller, method: str, upload: Upload) -> None:
+async def _check(caller: Caller, upload: Upload) -> None:
     """Raise Forbidden for what the key is not for: whatever is relayed is answered raw."""
-    if method in _READING:
-        return
     caller.check_strategy("raw")
     if caller.models is not None:
         caller.check_relayed(upload.hold(caller.confined(await upload.whole())))

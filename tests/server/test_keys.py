@@ -562,6 +562,14 @@ async def test_asking_for_no_usage_does_not_make_tokens_free(file: Path, path: s
         assert (await got(on, f"/v1/{path}", key, "POST", json=ask(stream=True)))[0] == 429
 
 
+async def test_what_is_only_read_again_costs_no_tokens(file: Path) -> None:
+    key, _ = keys.create(file, spend=50)
+    async with keyed(file, lambda _: answer(completion(usage=USAGE)), strategy="raw") as on:
+        for _ in range(3):
+            assert (await got(on, "/v1/responses/resp_1", key))[0] == 200
+        assert [(await asked(on, key))[0] for _ in range(2)] == [200, 429]
+
+
 async def test_a_key_that_has_spent_its_day_is_told_until_when(file: Path) -> None:
     key, _ = keys.create(file, spend=7)
     async with keyed(file, strategy="raw") as on:
