@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from honestproxy.wire.reply import PING
 if TYPE_CHECKING:
     from honestproxy.server.seeing.telemetry import Spans
     from honestproxy.server.traces.recording import Recording
+
+log = logging.getLogger(__name__)
 
 _NOTHING: Final = (b"", None, PING)
 
@@ -95,7 +98,10 @@ class Account:
         """The request has ended: tell everyone."""
         self.seconds = time.perf_counter() - self.started
         for observer in observers:
-            observer.note(self)
+            try:
+                observer.note(self)
+            except Exception:  # a mistake of one mustn't keep it from the others
+                log.exception("%s failed on a request's end", type(observer).__name__)
 
 
 def _limits_told(headers: Iterable[tuple[bytes, bytes]], told: Mapping[str, str]) -> Any:

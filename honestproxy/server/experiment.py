@@ -19,10 +19,12 @@ from starlette.responses import Response, StreamingResponse
 
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.pipeline import AnyRun
+from honestproxy.server.access.usage import summed
 from honestproxy.server.account import Account
 from honestproxy.server.incoming import json_body
 from honestproxy.settings import Settings, nearest
 from honestproxy.strategies import STRATEGIES
+from honestproxy.trace import Trace
 from honestproxy.types import ChatRequest, write
 
 KEPT: Final = 100_000
@@ -30,6 +32,8 @@ KEPT: Final = 100_000
 
 _PER_ARM: Final = 10_000
 """Replies of an arm that its times are told of: the last ones."""
+
+_TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 router = APIRouter(include_in_schema=False)
 
@@ -124,14 +128,14 @@ class Experiment:
         if run is None or run.honesty.trace.arm is None:
             return
         trace = run.honesty.trace
-        arm, usage = self._arms[str(trace.arm)], trace.usage
+        arm, usage = self._arms[str(trace.arm)], _usage(trace)
         arm.requests += 1
         arm.errors += error is not None
         arm.calls += len(trace.steps)
-        arm.tokens += usage.get("total_tokens") or 0
+        arm.tokens += usage.get("total_tokens", 0)
         arm.outcomes["error" if error else run.honesty.outcome or "client left"] += 1
         arm.took(trace.seconds)
-        self._keep(run, error)
+        self._keep(run, error, usage)
 
     def vote(self, feedback: Feedback) -> None:
         """Count a vote for the arm that made a reply; a later one replaces it."""
@@ -159,12 +163,12 @@ class Experiment:
         named = headers.get(self._header) or request.get("user") or request.get("safety_identifier")
         return str(named) if named else uuid.uuid4().hex
 
-    def _keep(self, run: AnyRun, error: str | None) -> None:
+    def _keep(self, run: AnyRun, error: str | None, usage: Mapping[str, int]) -> None:
         honesty, trace = run.honesty, run.honesty.trace
         told = {**honesty.body(), "doubts": _kinds(honesty.body()["doubts"])}
         del told["steps"]
         record = {"type": "answer", "sample": trace.id, "arm": trace.arm, "honesty": told}
-        record |= {"text": None if error else "", "error": error, "usage": trace.usage}
+        record |= {"text": None if error else "", "error": error, "usage": usage}
         self._kept[trace.id] = record | {"calls": len(trace.steps), "seconds": told["seconds"]}
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -215,6 +219,13 @@ def _running(request: Request) -> Experiment:
 def _kinds(doubts: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     """Doubts without their statements, which may repeat what was asked."""
     return None if doubts is None else [{"kind": doubt["kind"]} for doubt in doubts]
+
+
+def _usage(trace: Trace) -> dict[str, int]:
+    """The tokens of all calls: counts alone, whatever else an upstream wrote among them."""
+    told = [step.usage for step in trace.steps if step.usage]
+    sums = ((name, summed(told, name)) for name in _TOKENS)
+    return {name: taken for name, taken in sums if taken is not None}
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float | None]:

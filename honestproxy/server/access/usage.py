@@ -6,7 +6,8 @@ A limit that only counts what is told would be passed by asking such that nothin
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Message, Send
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from honestproxy.server.account import Account
     from honestproxy.trace import Step
 
-_TOTAL: Final = re.compile(rb'"total_tokens"\s*+:\s*+(\d{1,12})')
+_TOTAL: Final = re.compile(rb'"total_tokens"\s*+:\s*+(\d{1,12}+)(?![.eE\d])')
 _BLOB: Final = re.compile(rb"[A-Za-z0-9+/_=-]{1000,}+")
 """An image or a sound in the midst of JSON, of which no letter is a token."""
 
@@ -23,6 +24,9 @@ _ENDS: Final = 4000
 
 _LETTERS: Final = 4
 """Bytes of text to a token, roughly."""
+
+_MOST: Final = 1 << 40
+"""More than this is no count of tokens; a store's 64 bits hold sums of so many in any number."""
 
 
 class Overheard:
@@ -58,6 +62,17 @@ class Overheard:
         self.tail = (self.tail + body[-_ENDS:])[-_ENDS:]
 
 
+def count(told: Any) -> int | None:
+    """A count of tokens as an upstream told it; None for what can't be one."""
+    return told if type(told) is int and 0 <= told <= _MOST else None
+
+
+def summed(usages: Iterable[Mapping[str, Any]], name: str) -> int | None:
+    """The sum of what upstreams told, if any told it."""
+    counts = [told for usage in usages if (told := count(usage.get(name))) is not None]
+    return sum(counts) if counts else None
+
+
 def tokens(account: Account) -> int:
     """The tokens that a request took, all its calls together."""
     heard = account.overheard
@@ -70,8 +85,8 @@ def tokens(account: Account) -> int:
 
 
 def _of_step(step: Step, heard: Overheard | None) -> int:
-    told = step.usage.get("total_tokens") if step.usage else None
-    if isinstance(told, int):
+    told = count(step.usage.get("total_tokens")) if step.usage else None
+    if told is not None:
         return told
     if step.failure is not None:
         return 0  # it came to nothing, and an upstream charges nothing for that

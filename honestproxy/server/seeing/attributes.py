@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from honestproxy.server.access.usage import count
 from honestproxy.trace import Step
 from honestproxy.types import DOUBT_KINDS, Document
 
@@ -39,7 +40,7 @@ def of_call(step: Step) -> dict[str, Any]:
         told |= {"gen_ai.prompt.name": step.prompt, "gen_ai.prompt.version": step.digest or ""}
     numbers = {at: _read(request, name) for name, at in _ASKED.items() if name in request}
     if usage := step.usage:
-        numbers |= {at: usage.get(name) for name, at in _USED.items()}
+        numbers |= {at: count(usage.get(name)) for name, at in _USED.items()}
     told |= {at: number for at, number in numbers.items() if _is_number(number)}
     return told | _of_answer(step)
 

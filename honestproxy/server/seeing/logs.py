@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from honestproxy.server.access.usage import count
 from honestproxy.server.account import facts
 
 if TYPE_CHECKING:
@@ -144,8 +145,8 @@ def _of_call(step: Step) -> dict[str, Any]:
         "step": step.name,
         "model": step.request.model,
         "seconds": step.seconds,
-        "input_tokens": usage.get("prompt_tokens"),
-        "output_tokens": usage.get("completion_tokens"),
+        "input_tokens": count(usage.get("prompt_tokens")),
+        "output_tokens": count(usage.get("completion_tokens")),
         "failure": step.failure,
     }
 

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from honestproxy import __version__
 from honestproxy.errors import InvalidRequest
+from honestproxy.server.access.usage import count
 from honestproxy.server.account import Account
 from honestproxy.server.seeing.gauges import now
 from honestproxy.trace import Step
@@ -31,8 +32,6 @@ SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 
 """Bounds of all times: a relayed answer takes milliseconds, a local model's may take minutes."""
 
 _TOKENS: Final = (("input", "prompt_tokens"), ("output", "completion_tokens"))
-_MOST_TOKENS: Final = 1 << 40
-"""More than this is no count of tokens, whatever an upstream says."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -108,9 +107,8 @@ class Metrics:
             self._called[(step.name,)].observe(step.seconds)
         if usage := step.usage:
             for direction, name in _TOKENS:
-                count = usage.get(name)
-                if isinstance(count, int) and 0 < count < _MOST_TOKENS:
-                    self._tokens[step.name, direction].inc(count)
+                if used := count(usage.get(name)):
+                    self._tokens[step.name, direction].inc(used)
 
     def _counter(self, name: str, what: str, *labels: str) -> _Children:
         return _Children(Counter(f"honestproxy_{name}", what, labels, registry=self._registry))

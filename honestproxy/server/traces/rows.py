@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from honestproxy.server.access.usage import tokens
+from honestproxy.server.access.usage import summed, tokens
 from honestproxy.server.traces.recording import told
 from honestproxy.server.traces.redaction import Redaction
 from honestproxy.store.schema import Row
@@ -13,14 +13,11 @@ from honestproxy.trace import new_id
 from honestproxy.types import write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from honestproxy.server.account import Account
     from honestproxy.server.traces.recording import Recording
     from honestproxy.trace import Honesty
-    from honestproxy.types import Doubts, Usage
+    from honestproxy.types import Doubts
 
-_MOST: Final = 2**63 - 1
 _STEP: Final = 4000
 """Bytes that a step of a trace takes beside what its client sent."""
 
@@ -90,9 +87,9 @@ class Noted:
             cached=cached,
             seconds=round(seconds, 4),
             calls=calls,
-            prompt_tokens=_sum(self._usages, "prompt_tokens"),
-            completion_tokens=_sum(self._usages, "completion_tokens"),
-            total_tokens=_sum(self._usages, "total_tokens"),
+            prompt_tokens=summed(self._usages, "prompt_tokens"),
+            completion_tokens=summed(self._usages, "completion_tokens"),
+            total_tokens=summed(self._usages, "total_tokens"),
             spent_tokens=spent,
             doubts=self._told_doubts(),
             confidence=self._doubts.confidence if self._doubts else None,
@@ -133,9 +130,3 @@ def _reason(honesty: Honesty, *, whole: bool) -> str | None:
         return honesty.reason
     failed = next((step for step in honesty.trace.steps if step.failure), None)
     return f"{failed.name}: {failed.failure}" if failed else "a later step failed"
-
-
-def _sum(usages: Sequence[Usage], name: str) -> int | None:
-    """The sum of what upstreams told, if any told it; what isn't a number of tokens counts not."""
-    counts = [n for usage in usages if type(n := usage.get(name)) is int and 0 <= n <= _MOST]
-    return min(sum(counts), _MOST) if counts else None
