@@ -9,7 +9,7 @@ import hashlib
 import statistics
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -92,10 +92,7 @@ class Experiment:
         self._arms = {name: Arm() for name in self.shares}
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
         for name in self.shares:
-            if name not in STRATEGIES:
-                raise SettingsError(
-                    f"experiment: unknown arm {name!r}; {nearest(name, STRATEGIES)}"
-                )
+            _check_arm(name, settings.strategies_allowed)
 
     def is_like(self, other: Experiment) -> bool:
         """Whether both assign alike, so that what was counted goes on."""
@@ -124,18 +121,18 @@ class Experiment:
 
     def note(self, account: Account) -> None:
         """Count what became of a request that had fallen to an arm."""
-        run, error = account.run, account.failed
+        run, outcome = account.run, account.outcome
         if run is None or run.honesty.trace.arm is None:
             return
         trace = run.honesty.trace
         arm, usage = self._arms[str(trace.arm)], _usage(trace)
         arm.requests += 1
-        arm.errors += error is not None
+        arm.errors += outcome == "error"
         arm.calls += len(trace.steps)
         arm.tokens += usage.get("total_tokens", 0)
-        arm.outcomes["error" if error else run.honesty.outcome or "client left"] += 1
+        arm.outcomes[outcome] += 1
         arm.took(trace.seconds)
-        self._keep(run, error, usage)
+        self._keep(run, account.failed, usage)
 
     def vote(self, feedback: Feedback) -> None:
         """Count a vote for the arm that made a reply; a later one replaces it."""
@@ -163,11 +160,16 @@ class Experiment:
         named = headers.get(self._header) or request.get("user") or request.get("safety_identifier")
         return str(named) if named else uuid.uuid4().hex
 
-    def _keep(self, run: AnyRun, error: str | None, usage: Mapping[str, int]) -> None:
+    def _keep(self, run: AnyRun, error: str | None, usage: dict[str, int]) -> None:
         honesty, trace = run.honesty, run.honesty.trace
         told = {**honesty.body(), "doubts": _kinds(honesty.body()["doubts"])}
         del told["steps"]
-        record = {"type": "answer", "sample": trace.id, "arm": trace.arm, "honesty": told}
+        record: dict[str, Any] = {
+            "type": "answer",
+            "sample": trace.id,
+            "arm": trace.arm,
+            "honesty": told,
+        }
         record |= {"text": None if error else "", "error": error, "usage": usage}
         self._kept[trace.id] = record | {"calls": len(trace.steps), "seconds": told["seconds"]}
         if len(self._kept) > KEPT:
@@ -214,6 +216,16 @@ def _running(request: Request) -> Experiment:
         message = "no experiment runs; start one with `serve --experiment raw=50,gated=50`"
         raise InvalidRequest(message, status=404, code="no_experiment")
     return found
+
+
+def _check_arm(name: str, allowed: Collection[str] | None) -> None:
+    if name not in STRATEGIES:
+        raise SettingsError(f"experiment: unknown arm {name!r}; {nearest(name, STRATEGIES)}")
+    if allowed is not None and name not in allowed:
+        raise SettingsError(
+            f"experiment: the arm {name!r} is not among strategies_allowed "
+            f"({', '.join(allowed)}), so every request that falls to it would be refused"
+        )
 
 
 def _kinds(doubts: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

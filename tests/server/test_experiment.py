@@ -15,7 +15,7 @@ from honestproxy.server import create_app
 from honestproxy.server.experiment import Experiment
 from honestproxy.settings import Settings, load
 from tests.proxy import DOUBT, Proxy, ask, proxy, script
-from tests.upstreams import answer
+from tests.upstreams import Reply, answer, chunk, event
 
 SHARES = {"raw": 50.0, "gated": 50.0}
 
@@ -152,6 +152,26 @@ async def test_without_an_experiment_there_is_none_to_tell_of() -> None:
 def test_an_arm_that_is_no_strategy_is_told_at_the_start() -> None:
     with pytest.raises(SettingsError, match="unknown arm 'gatd'; did you mean 'gated'"):
         create_app(Settings(upstream="http://x/v1", experiment={"raw": 1, "gatd": 1}))
+
+
+def test_an_arm_that_clients_may_not_choose_is_told_at_the_start() -> None:
+    with pytest.raises(SettingsError, match=r"'gated' is not among strategies_allowed \(raw\)"):
+        Experiment(Settings(upstream="x:y", experiment=SHARES, strategies_allowed=("raw",)))
+    Experiment(Settings(upstream="x:y", experiment=SHARES, strategies_allowed=("raw", "gated")))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_left_is_counted_as_the_metrics_count_it(streamed: bool) -> None:
+    held = Reply([event(chunk("Half"))], content_type="text/event-stream", then="hold")
+    async with proxy(lambda _: held, experiment={"raw": 1, "gated": 1e-9}) as on:
+        body = ask(user="one", stream=streamed)
+        asking = asyncio.create_task(on.post(body))
+        await on.upstream.holding.wait()
+        asking.cancel()
+        await on.upstream.gone.wait()
+        while not (arm := json.loads((await told(on, "experiment"))[1])["arms"]["raw"])["requests"]:
+            await asyncio.sleep(0.01)
+    assert (arm["outcomes"], arm["errors"]) == ({"client_left": 1}, 0)
 
 
 @pytest.mark.parametrize("shares", ["raw=50", "raw=0,gated=1", "raw=x,gated=1", "raw,gated=-1"])
