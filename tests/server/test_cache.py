@@ -343,7 +343,14 @@ async def test_a_redis_that_never_was_there_keeps_no_proxy_from_starting() -> No
         assert [await told(on, ask()) for _ in range(3)] == ["miss"] * 3
 
 
-@pytest.mark.parametrize("place", ["disk", "memcached://localhost", "redis://host:port-no"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("disk", "memcached://localhost", "redis://host:port-no"),
+        *("redis://h/0?ssl_cert_reqs=none", "redis://h/0?foo=1", "redis://h/0?protocol=9"),
+        "redis://h/0?retry=1",
+    ],
+)
 def test_a_place_that_is_none_is_a_mistake_in_the_settings(place: str) -> None:
     with pytest.raises(SettingsError, match="answer_cache"):
         create_app(Settings(upstream="http://127.0.0.1:1/v1", answer_cache=place))

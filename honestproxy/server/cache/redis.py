@@ -44,7 +44,8 @@ class RedisStore:
                 retry=Retry(NoBackoff(), 1),  # where it was restarted
                 **patience,
             )
-        except ValueError:
+            pool.make_connection()  # unconnected, it tells an option that it doesn't take
+        except Exception:  # noqa: BLE001 - options are taken as they come, and break it anywhere
             raise SettingsError("answer_cache: not a URL that redis-py understands") from None
         self._redis = Redis(connection_pool=pool)
         self._failures = (RedisError, OSError, TimeoutError)
