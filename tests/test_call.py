@@ -27,6 +27,20 @@ async def test_a_stream_can_be_awaited_and_read_again_from_its_beginning() -> No
     assert one.step.response is not None
 
 
+async def test_what_was_passed_on_as_it_came_can_be_read_again_and_is_the_same() -> None:
+    class Wire:
+        async def stream(self, _: ChatRequest) -> AsyncGenerator[Chunk, None]:
+            for text in ("a", "b"):
+                made = Chunk.of(text).raw
+                yield Chunk(made, event=b"data: " + made + b"\n\n", headers={"x": "y"})
+            yield Chunk(Chunk.of(finish_reason="stop").raw, event=b"data: end\n\n")
+
+    one = call(Wire())
+    first, second = [[(c.raw, c.event, c.text) async for c in one] for _ in range(2)]
+    assert first == second
+    assert [text for _, _, text in first] == ["a", "b", ""]
+
+
 async def test_a_whole_answer_can_be_iterated() -> None:
     one = call(Scripted(["abc"]), streamed=False)
     assert "".join([chunk.text async for chunk in one]) == "abc"
