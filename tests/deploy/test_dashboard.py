@@ -51,7 +51,8 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
 
 async def _told(store: str) -> str:
-    stores = {"trace_store": store, "answer_cache": "memory"}
+    stores: dict[str, Any] = {"trace_store": store, "answer_cache": "memory"}
+    stores["upstreams"] = {"spare": {"url": "http://127.0.0.1:9/v1"}}
     async with proxy(script(confusion=DOUBT), **stores) as running:
         await running.post(ask())
         await running.post(b"{")
