@@ -69,10 +69,12 @@ class Account:
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self.status = message["status"]
                 if self.told:
                     message = {**message, "headers": _limits_told(message["headers"], self.told)}
-            elif self.first is None and message.get("body") not in _NOTHING:
+                await send(message)
+                self.status = message["status"]  # a second head, for an error, can't be sent
+                return
+            if self.first is None and message.get("body") not in _NOTHING:
                 self.first = time.perf_counter()
             await send(message)
 

@@ -32,7 +32,6 @@ _EVENT_STREAM: Final = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-_BUG: Final = "honestproxy failed on this request; its log says why"
 
 Explain = Callable[[HonestProxyError], Awaitable[HonestProxyError]]
 
@@ -55,6 +54,11 @@ class Writer(Protocol):
     def error(self, error: HonestProxyError) -> bytes:
         """An error after the first byte, such that OpenAI's SDKs raise it."""
         ...
+
+
+def bug() -> HonestProxyError:
+    """What a client is told of a mistake of ours."""
+    return HonestProxyError("honestproxy failed on this request; its log says why")
 
 
 async def refuse(
@@ -85,6 +89,11 @@ async def concluded(account: Account, service: Service, send: Send, work: Awaita
         account.failed = cut.message
         with suppress(RuntimeError):  # its answer had begun: the connection is dropped
             await refuse(send, cut)
+    except Exception:
+        log.exception("a request failed")
+        account.failed = "honestproxy failed"
+        with suppress(RuntimeError):  # as above
+            await refuse(send, bug())
     finally:
         account.close(service.observers)
 
@@ -145,7 +154,7 @@ class Answering:
             self.failed = "honestproxy failed"
             log.exception("trace %s failed", run.honesty.trace.id)
             with suppress(RuntimeError):  # the answer had begun: its connection is dropped
-                await refuse(self._send, HonestProxyError(_BUG), reply.headers(run.honesty))
+                await refuse(self._send, bug(), reply.headers(run.honesty))
 
     async def _whole(self, run: AnyRun) -> None:
         try:
@@ -216,7 +225,7 @@ class Answering:
         except Exception:
             self.failed = "honestproxy failed"
             log.exception("trace %s failed", run.honesty.trace.id)
-            end = self._writer.error(HonestProxyError(_BUG))
+            end = self._writer.error(bug())
         except asyncio.CancelledError:
             if not self._admission.ended:
                 raise

@@ -28,7 +28,7 @@ from honestproxy.server import (
 from honestproxy.server.access.caller import let_in
 from honestproxy.server.account import Account
 from honestproxy.server.admission import stopping
-from honestproxy.server.answering import refuse
+from honestproxy.server.answering import bug, refuse
 from honestproxy.server.endpoint import Endpoint
 from honestproxy.server.seeing import metrics
 from honestproxy.server.service import Service
@@ -244,4 +244,4 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 
 async def _refuse_bug(_: Request, __: Exception) -> Response:
-    return refusal(HonestProxyError("honestproxy failed on this request; its log says why"))
+    return refusal(bug())

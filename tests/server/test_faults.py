@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
-from tests.proxy import DRAFT, MERGED, Proxy, ask, proxy, script
+from honestproxy.backends.scripted import Scripted
+from honestproxy.settings import Settings
+from tests.proxy import DRAFT, MERGED, Proxy, ask, proxy, script, serving
 from tests.upstreams import Reply, answer, chunk, completion, event, events
 
 HALF = json.dumps(completion())[:60].encode()
@@ -159,6 +163,62 @@ async def test_a_fault_that_passes_is_never_seen(strategy: str, streamed: bool) 
         status, text = await asked(on, stream=streamed)
     assert (status, DRAFT in text) == (200, True)
     assert "draft_fallback" not in text
+
+
+class Buggy(Scripted):
+    """A backend that fails where none of ours would."""
+
+    def __init__(self, *parts: bytes) -> None:
+        super().__init__(lambda _: DRAFT)
+        self.status, self.headers = 200, dict[str, str]()
+        self._parts = parts
+
+    async def models(self, headers: Any = None) -> list[dict[str, Any]]:
+        raise TypeError("secret words")
+
+    async def relay(self, *_: Any) -> Any:
+        if not self._parts:
+            raise TypeError("secret words")
+        return self
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        for part in self._parts:
+            yield part
+        raise TypeError("secret words")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+async def counted(url: str, session: aiohttp.ClientSession) -> list[str]:
+    """The metric of requests, once one has ended."""
+    while True:
+        async with session.get(url.removesuffix("/v1") + "/metrics") as got:
+            lines = (await got.text()).splitlines()
+        if found := [line for line in lines if line.startswith("honestproxy_requests_total{")]:
+            return found
+
+
+@pytest.mark.parametrize(("path", "api"), [("chat/completions", "chat"), ("files", "relay")])
+async def test_a_mistake_of_ours_is_told_as_openai_would_and_counted_as_one(
+    path: str, api: str
+) -> None:
+    async with serving(Settings(upstream="x:y"), Buggy()) as url, aiohttp.ClientSession() as on:
+        async with on.post(f"{url}/{path}", json=ask(model="m@gated")) as got:
+            assert got.status == 500
+            assert "its log says why" in error_of(await got.text())["message"]
+        (line,) = await counted(url, on)
+    assert f'api="{api}",outcome="error",status="500"' in line
+
+
+async def test_a_mistake_in_the_midst_of_an_answer_drops_the_connection() -> None:
+    settings = Settings(upstream="x:y")
+    async with serving(settings, Buggy(b"half")) as url, aiohttp.ClientSession() as on:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with on.get(f"{url}/files") as got:
+                await got.read()
+        (line,) = await counted(url, on)
+    assert 'outcome="error",status="200"' in line
 
 
 async def test_an_upstream_that_is_left_alone_is_told_with_when_to_come_back() -> None:
