@@ -57,7 +57,8 @@ class Admission:
     @property
     def pressure(self) -> float:
         """How full the queue is: 0 where nobody waits, 1 where nobody else may."""
-        return self.waiting / self._settings.max_queue if self.waiting else 0.0
+        most = max(1, self._settings.max_queue)  # a reload may leave fewer than wait already
+        return min(1.0, self.waiting / most)
 
     def end(self) -> None:
         """Tell whoever waits that the server cuts them off."""

@@ -254,6 +254,17 @@ async def test_under_load_less_is_done_and_told() -> None:
     assert "under load" not in told[3][1]["honesty"]["reason"]
 
 
+async def test_a_queue_that_a_reload_closes_is_full_for_those_who_wait() -> None:
+    admission = places(1, max_queue=4)
+    one, two, three = await clients(admission, "abc")
+    assert admission.pressure == 0.5
+    for most in (1, 0):
+        admission.adopt(Settings(max_concurrency=1, max_queue=most))
+        assert admission.pressure == 1.0
+    await finish(one, two, three)
+    assert admission.pressure == 0.0
+
+
 async def test_under_load_all_stays_as_it_is_unless_told_otherwise() -> None:
     async with proxy(Held(), max_concurrency=1, max_queue=2) as on:
         told = await pressed(on, ask(), ask())

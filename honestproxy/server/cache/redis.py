@@ -44,7 +44,8 @@ class RedisStore:
                 retry=Retry(NoBackoff(), 1),  # where it was restarted
                 **patience,
             )
-            pool.make_connection()  # unconnected, it tells an option that it doesn't take
+            # Unconnected, it tells an option that it doesn't take.
+            pool.make_connection()  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - options are taken as they come, and break it anywhere
             raise SettingsError("answer_cache: not a URL that redis-py understands") from None
         self._redis = Redis(connection_pool=pool)
