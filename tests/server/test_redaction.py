@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from honestproxy.errors import SettingsError
@@ -32,6 +34,44 @@ SECRETS = [
 def test_a_secret_is_gone_and_what_is_around_it_stays(secret: str) -> None:
     found = Redaction().text(f"Before: {secret}, and after.")
     assert found == f"Before: {MARK}, and after."
+
+
+BEGIN, END = "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"
+LINE = "MIIJKAIBAAKCAgEA0123456789abcdefghijklmnopqrstuvwxyz+/ABCDEFGHIJ\n"
+
+
+@pytest.mark.parametrize("lines", [1, 99, 200, 400])
+def test_a_private_key_of_any_size_is_gone(lines: int) -> None:
+    found = Redaction().text(f"Before: {BEGIN}\n{LINE * lines}{END}, and after.")
+    assert found == f"Before: {MARK}, and after."
+
+
+@pytest.mark.parametrize("head", ["", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,3A4B5C6D\n\n"])
+def test_a_private_key_without_its_end_is_gone(head: str) -> None:
+    cut = f"{BEGIN}\n{head}{LINE * 99}"[:-30]
+    assert Redaction().text(f"Before: {cut}") == f"Before: {MARK}"
+    assert Redaction().text(f"{cut}{BEGIN}{LINE}{END} after") == f"{MARK}{MARK} after"
+    before = "x " * (LONGEST // 2 - 100)
+    found = Redaction().text(f"{before}{BEGIN}\n{head}{LINE * 99}{END}")
+    assert found.startswith(f"{before}{MARK} … [")
+    assert Redaction().line(f"{BEGIN}\n{head}{LINE * 99}{END}") == MARK
+
+
+def test_a_private_key_that_is_only_spoken_of_hides_nothing() -> None:
+    text = f"My file begins with {BEGIN} and openssl says: no start line. What is wrong? " * 3
+    assert Redaction().text(text) == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [BEGIN, f"{BEGIN} {LINE}", f"{BEGIN} {'x' * 23 + ' '}", "-----BEGIN " * 5 + END, "-", LINE],
+)
+@pytest.mark.parametrize("first", ["", BEGIN])
+def test_no_text_takes_long(first: str, part: str) -> None:
+    text = (first + part * LONGEST)[:LONGEST]
+    began = time.process_time()
+    Redaction().text(text)
+    assert time.process_time() - began < 1
 
 
 def test_of_a_url_only_the_password_is_gone() -> None:

@@ -48,8 +48,10 @@ _SECRETS: Final = tuple(
         (("eyJ",), r"\beyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"),
         (
             ("PRIVATE KEY",),
-            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?!-----BEGIN )[\s\S]){0,5000}?"
-            r"-----END [A-Z ]{0,30}PRIVATE KEY-----",
+            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:"
+            r"(?:(?!-----BEGIN )[\s\S]){0,30000}?-----END [A-Z ]{0,30}PRIVATE KEY-----"
+            # Without an end it was cut off; where nothing of a key follows, it is only spoken of.
+            r"|(?=[\s\S]{0,200}?[A-Za-z0-9+/]{24})(?:(?!-----BEGIN )[\s\S]){0,30000}+)",
         ),
         (("://",), r"(?<=://)[^\s/:@]{0,100}:[^\s/@]{1,100}(?=@)"),
     )
@@ -67,14 +69,13 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """The text, with a mark in the place of each secret, and no longer than may be."""
-        if len(text) > LONGEST:
-            text = f"{text[:LONGEST]} … [{len(text) - LONGEST} more characters]"
+        more, text = len(text) - LONGEST, text[:LONGEST]
         for hints, secret in _SECRETS:
             if any(hint in text for hint in hints):
                 text = secret.sub(MARK, text)
         for pattern in self._own:
             text = pattern.sub(MARK, text)
-        return text
+        return f"{text} … [{more} more characters]" if more > 0 else text
 
     def line(self, text: str) -> str:
         """A name or a reason as any database takes it: no secrets, NULs or lone surrogates."""
