@@ -124,6 +124,8 @@ class Proxy(FastAPI):
                 raise
             self.service = after
             after.admission.adopt(settings)
+            if after.store is not None:
+                after.store.days = settings.trace_days
             if after.metrics is not None:
                 after.metrics.reloaded(done=True)
             retiring = _retired(before, after, self._retiring)

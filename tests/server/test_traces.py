@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from honestproxy.errors import SettingsError
+from honestproxy.server import create_app
 from honestproxy.server.traces.recording import Kept, LastTraces
+from honestproxy.settings import Settings
 from tests.proxy import DOUBT, DRAFT, MERGED, Proxy, ask, proxy, script
 from tests.upstreams import Reply, answer, chunk, event
 
@@ -112,6 +116,20 @@ async def test_what_is_below_our_own_path_never_reaches_the_upstream() -> None:
             async with on.session.request(method, f"{on.url}/honesty/anything", json={}) as got:
                 assert got.status == 404
         assert on.upstream.seen == []
+
+
+async def test_only_a_reload_that_is_done_changes_how_long_rows_are_kept(tmp_path: Path) -> None:
+    known = {"upstream": "http://127.0.0.1:9/v1", "trace_store": f"sqlite:///{tmp_path}/t.db"}
+    app = create_app(Settings(**known, trace_days=30))
+    await app.start()
+    store = app.service.store
+    assert store is not None
+    with pytest.raises(SettingsError):
+        await app.reload(Settings(**known, trace_days=1, answer_cache="nowhere"))
+    assert store.days == 30
+    await app.reload(Settings(**known, trace_days=2))
+    assert (app.service.store, store.days) == (store, 2)
+    await app.aclose()
 
 
 def test_the_last_traces_are_bounded_in_number_and_in_size() -> None:

@@ -25,6 +25,7 @@ Found = TypeVar("Found")
 class TraceStore:
     """One database for as long as the server lives, and a thread that writes to it.
 
+    `days` is how long rows are kept; a reload may change it, once nothing can refuse that.
     Raises SettingsError for a URL that names none.
     """
 
@@ -124,7 +125,6 @@ def opened(url: str, days: float, before: TraceStore | None) -> TraceStore:
     """
     if before is None or before.url != url:
         return TraceStore(url, days)
-    before.days = days
     return before
 
 
