@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from honestproxy.errors import SettingsError
 from honestproxy.server import create_app
 from honestproxy.settings import Settings, load
 from tests.collector import collector
@@ -159,6 +160,20 @@ async def test_opentelemetrys_own_variables_name_the_service(monkeypatch):
     async with traced(script()) as (running, found):
         await running.post(ask())
     assert found.resource["service.name"] == "front-door"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "256"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+    ],
+)
+def test_opentelemetrys_own_variables_that_dont_fit_are_told_at_the_start(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="OpenTelemetry's own variables") as raised:
+        create_app(Settings(upstream="http://127.0.0.1:9/v1", otlp_endpoint="http://127.0.0.1:9"))
+    assert raised.value.param == "otlp_endpoint"
 
 
 async def test_what_fails_is_told_by_kind():

@@ -136,7 +136,7 @@ class Sender:
     """OpenTelemetry's SDK, which sends spans in the background, or drops them where it can't.
 
     Its environment variables say the rest: sampling, the service's name, headers, batches.
-    Raises SettingsError where it isn't installed.
+    Raises SettingsError where it isn't installed, and where one of these variables can't be.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -158,8 +158,15 @@ class Sender:
         resource = Resource.create({"service.version": __version__})
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "honestproxy"}))
-        made = TracerProvider(resource=resource, shutdown_on_exit=False)
-        made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(address)))
+        try:
+            made = TracerProvider(resource=resource, shutdown_on_exit=False)
+            made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(address)))
+        except ValueError as error:
+            raise SettingsError(
+                f"otlp_endpoint is set, but OpenTelemetry's own variables (OTEL_…) don't fit: "
+                f"{error}",
+                param="otlp_endpoint",
+            ) from None
         self.tracer = made.get_tracer("honestproxy", __version__)
         self.kinds, self.failed = trace.SpanKind, trace.StatusCode.ERROR
         self.below, self.parent = trace.set_span_in_context, TraceContextTextMapPropagator().extract
