@@ -40,6 +40,7 @@ class Account:
     midst too, and `left` that the client was gone before the end. `first` is when the body began,
     pings aside; `cached` and `missed` say whether a cache had the answer, where one was asked.
     `run` is there where the pipeline was asked; a request that was refused before has none.
+    `upstream` is the spec of the one that its model leads to.
     `spans` are OpenTelemetry's, where they are wanted; `request_id` is the client's own. `told`
     are headers about the key's own limits, in place of an upstream's about its own; `overheard`
     is there where it matters what an answer took that doesn't say so, and `recording` where
@@ -53,6 +54,7 @@ class Account:
     caller: Caller = ANYONE
     asked: ChatRequest | None = None
     run: AnyRun | None = None
+    upstream: str | None = None
     status: int = LEFT
     failed: str | None = None
     left: bool = False

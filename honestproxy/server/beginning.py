@@ -27,9 +27,11 @@ async def begun(service: Service, account: Account, headers: Mapping[str, str]) 
     if service.settings.degrade and service.admission.pressure:
         run, arm = _lessened(service, account.caller, request, run, arm)
     account.asked, account.run = request, run
+    account.upstream = service.pipeline.of(request.model).settings.upstream
     run.honesty.trace.arm = arm
     TRACE.set(run.honesty.trace.id)
     if account.spans is not None:
+        account.spans.upstream = account.upstream
         run.honesty.trace.watch = account.spans.call
     if account.recording is not None:
         account.recording.run = run

@@ -82,6 +82,7 @@ class Relay:
             send = account.overheard.hearing(send)
             await _check(caller, upload)
         model = await _model(upload) if service.pipeline.is_routed else ""
+        account.upstream = service.pipeline.of(model).settings.upstream
         await upload.begin()
         async with service.admission.place(caller, scope, upload.receive):
             with Watched(upload.receive, at_once=upload.is_coming) as watched:

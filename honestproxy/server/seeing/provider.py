@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from honestproxy.settings import Settings
+from honestproxy.server.origins import Origins
 
+if TYPE_CHECKING:
+    from honestproxy.server.account import Account
+    from honestproxy.settings import Settings
+    from honestproxy.trace import Step
+
+_NAME: Final = "gen_ai.provider.name"
 _HOSTS: Final = {
     "openai.azure.com": "azure.ai.openai",
     "services.ai.azure.com": "azure.ai.inference",
@@ -36,11 +42,31 @@ _LITELLM: Final = {
 """Well-known names by those that litellm has, where they differ."""
 
 
-def attributes(settings: Settings) -> dict[str, str | int]:
-    """Who answers and where, for the spans of calls; of several upstreams, where is left open."""
-    told: dict[str, str | int] = {"gen_ai.provider.name": name(settings.upstream)}
-    url = urlsplit(settings.upstream)
-    if url.scheme in ("http", "https") and url.hostname and not settings.upstreams:
+Told = Mapping[str, str | int]
+
+
+class Providers:
+    """Who answers under some settings, and where, for the spans of calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._origins = Origins(settings)
+        self._told = {spec: attributes(spec) for spec in self._origins.specs.values()}
+        self._names = {spec: {_NAME: told[_NAME]} for spec, told in self._told.items()}
+
+    def meant(self, spec: str) -> Told:
+        """What is known before a call; where fallbacks may answer, an address isn't."""
+        return (self._names if self._origins.has_fallbacks else self._told)[spec]
+
+    def answered(self, step: Step, account: Account) -> Told:
+        """What is known after it."""
+        return self._told[self._origins.of_call(step, account)]
+
+
+def attributes(spec: str) -> Told:
+    """Who answers and where, as an upstream's spec tells it."""
+    told: dict[str, str | int] = {_NAME: name(spec)}
+    url = urlsplit(spec)
+    if url.scheme in ("http", "https") and url.hostname:
         told["server.address"] = url.hostname
         told["server.port"] = url.port or {"http": 80, "https": 443}[url.scheme]
     return told

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from honestproxy import __version__
 from honestproxy.errors import SettingsError
-from honestproxy.server.seeing import attributes, provider
+from honestproxy.server.seeing import attributes
+from honestproxy.server.seeing.provider import Providers
 from honestproxy.trace import Step
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Telemetry:
 
     def __init__(self, settings: Settings, sender: Sender) -> None:
         self.sender = sender
-        self._provider = provider.attributes(settings)
+        self._providers = Providers(settings)
+        self._default = settings.upstream
 
     @classmethod
     def of(cls, settings: Settings, before: Telemetry | None) -> Telemetry | None:
@@ -64,7 +66,7 @@ class Telemetry:
             attributes={"http.request.method": method, "http.route": route},
             start_time=_epoch(account.started),
         )
-        return Spans(sender, self._provider, span)
+        return Spans(sender, self._providers, span, self._default)
 
     def note(self, account: Account) -> None:
         """End a request's spans."""
@@ -73,13 +75,17 @@ class Telemetry:
 
 
 class Spans:
-    """The spans of one request: its own, and one for each call that it makes."""
+    """The spans of one request: its own, and one for each call that it makes.
 
-    __slots__ = ("_calls", "_provider", "_request", "_sender")
+    `upstream` is the spec of the one that it is for.
+    """
 
-    def __init__(self, sender: Sender, told: Mapping[str, str | int], request: Span) -> None:
+    __slots__ = ("_calls", "_providers", "_request", "_sender", "upstream")
+
+    def __init__(self, sender: Sender, providers: Providers, request: Span, upstream: str) -> None:
+        self.upstream = upstream
         self._sender = sender
-        self._provider = told
+        self._providers = providers
         self._request = request
         self._calls: list[tuple[Step, Span, int]] = []
 
@@ -103,6 +109,7 @@ class Spans:
         """All has ended: tell how, and have it sent."""
         for step, span, began in self._calls:
             span.set_attributes(attributes.of_call(step))
+            span.set_attributes(self._providers.answered(step, account))
             self._judge(span, attributes.failure(step))
             now = time.time_ns()
             until = now if step.seconds is None else began + int(step.seconds * 1e9)
@@ -120,7 +127,7 @@ class Spans:
             f"chat {model}" if model else "chat",
             sender.below(self._request),
             sender.kinds.CLIENT,
-            attributes=self._provider,
+            attributes=self._providers.meant(self.upstream),
             start_time=began,
         )
         self._calls.append((step, span, began))

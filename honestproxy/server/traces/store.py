@@ -8,10 +8,12 @@ from typing import Final, TypeVar
 
 from honestproxy.errors import HonestProxyError
 from honestproxy.server.account import Account
+from honestproxy.server.origins import Origins
 from honestproxy.server.traces.recording import Kept
 from honestproxy.server.traces.redaction import Redaction
 from honestproxy.server.traces.rows import Noted
 from honestproxy.settings import Settings
+from honestproxy.settings.references import blotted
 from honestproxy.store.database import Database
 from honestproxy.store.rows import PORTION, Rows, is_away, older_than
 from honestproxy.store.writer import Writer
@@ -109,13 +111,15 @@ class TraceNotes:
     def __init__(self, settings: Settings, store: TraceStore, redaction: Redaction) -> None:
         self._store = store
         self._redaction = redaction
-        self._upstream = redaction.text(settings.upstream)
+        self._origins = Origins(settings)
+        self._shown = {s: _shown(s, redaction) for s in self._origins.specs.values()}
         self._has_texts = settings.traces == "texts"
 
     def note(self, account: Account) -> None:
         """Take the request in."""
         recording = account.recording if self._has_texts else None
-        self._store.take(Noted(account, recording, self._upstream, self._redaction))
+        upstream = self._shown[self._origins.of(account)]
+        self._store.take(Noted(account, recording, upstream, self._redaction))
 
 
 def opened(url: str, days: float, before: TraceStore | None) -> TraceStore:
@@ -126,6 +130,11 @@ def opened(url: str, days: float, before: TraceStore | None) -> TraceStore:
     if before is None or before.url != url:
         return TraceStore(url, days)
     return before
+
+
+def _shown(spec: str, redaction: Redaction) -> str:
+    """An upstream as it may be stored: without a password, and without a query."""
+    return redaction.text(blotted(spec).partition("?")[0])
 
 
 def _unavailable() -> HonestProxyError:
