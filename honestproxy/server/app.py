@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy import __version__
@@ -44,6 +45,7 @@ DIRECT: Final[Mapping[str, tuple[Endpoint, dict[str, Any]]]] = {
 
 _ENDPOINTS: Final = {path: endpoint for path, (endpoint, _) in DIRECT.items()}
 _RELAY: Final = relay.Relay()
+_PARTS: Final = (health, models, page, traces, experiment, metrics)
 
 _UNCOUNTED: Final = ("/v1/models", "/v1/honesty/")
 """Below these nothing is answered or relayed."""
@@ -198,7 +200,7 @@ def create_app(
     app.service = service
     for path, (_, told) in DIRECT.items():
         app.add_api_route(path, _to_pipeline, methods=["POST"], openapi_extra=told)
-    for part in (health, models, page, traces, experiment, metrics):
+    for part in _PARTS:
         app.include_router(part.router)
     app.add_api_route(
         "/v1/{path:path}", _to_upstream, methods=list(relay.METHODS), include_in_schema=False
@@ -213,8 +215,17 @@ async def _to_pipeline(request: Request) -> Response:
     return Direct(_ENDPOINTS[request.scope["route"].path])
 
 
-async def _to_upstream(_: Request) -> Response:
+async def _to_upstream(request: Request) -> Response:
+    if relay.OWN in request.scope["path"] and (methods := _methods(request.scope)):
+        raise HTTPException(405, headers={"Allow": ", ".join(methods)})
     return Direct(_RELAY)
+
+
+def _methods(scope: Scope) -> list[str]:
+    """The methods that a path of ours takes, of which the request's is none."""
+    routes = [r for part in _PARTS for r in part.router.routes if isinstance(r, Route)]
+    near = (route for route in routes if route.matches(scope)[0] is Match.PARTIAL)
+    return sorted({method for route in near for method in route.methods or ()})
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ _KEPT: Final = re.compile(
     r"|openai-.*|x-ratelimit-.*|x-request-id|x-should-retry"
 )
 
-_OWN: Final = "/v1/honesty/"
+OWN: Final = "/v1/honesty/"
 """Below this all is ours, and none of an upstream's business."""
 
 _TOLD: Final = [
@@ -98,7 +98,7 @@ class Relay:
     async def _open(self, scope: Scope, upload: Upload, model: str) -> Any:
         method, headers = scope["method"], upload.headers
         relay = getattr(scope["service"].pipeline.of(model).backend, "relay", None)
-        if _OWN in scope["path"]:
+        if OWN in scope["path"]:
             raise InvalidRequest(f"{method} {scope['path']}: there is no such path", status=404)
         if relay is None:
             raise InvalidRequest(

@@ -118,6 +118,29 @@ async def test_what_is_below_our_own_path_never_reaches_the_upstream() -> None:
         assert on.upstream.seen == []
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "traces/1", "DELETE, GET"),
+        ("POST", "traces", "GET"),
+        ("GET", "feedback", "POST"),
+        ("PATCH", "experiment", "GET"),
+        ("PUT", "nowhere", None),
+    ],
+)
+async def test_a_path_of_ours_says_which_methods_it_takes(
+    method: str, path: str, allowed: str | None
+) -> None:
+    async with (
+        proxy(script()) as on,
+        on.session.request(method, f"{on.url}/honesty/{path}", json={}) as got,
+    ):
+        said = (await got.json())["error"]["message"]
+        assert (got.status, got.headers.get("Allow")) == (405 if allowed else 404, allowed)
+    assert ("doesn't take that method" in said) == bool(allowed)
+    assert on.upstream.seen == []
+
+
 async def test_only_a_reload_that_is_done_changes_how_long_rows_are_kept(tmp_path: Path) -> None:
     known = {"upstream": "http://127.0.0.1:9/v1", "trace_store": f"sqlite:///{tmp_path}/t.db"}
     app = create_app(Settings(**known, trace_days=30))
