@@ -119,10 +119,14 @@ class _Part:
             async for chunk in chunks:
                 mine = [c for c in chunk.choices if c.get("index", 0) == self._index]
                 is_there = is_there or bool(mine)
-                if mine or not chunk.choices:
+                if mine or (not chunk.choices and self._is_told(chunk)):
                     yield chunk.replace(choices=[{**choice, "index": 0} for choice in mine])
         if not is_there:
             raise Absent(f"the upstream gave no choice {self._index}")
+
+    def _is_told(self, chunk: Chunk) -> bool:
+        """Whether this answer hears of a chunk that is about all; one does of what clients see."""
+        return self._index == 0 or chunk.blank or chunk.usage is not None
 
 
 async def gathered(

@@ -122,6 +122,23 @@ async def test_each_streamed_choice_has_one_role_one_end_and_its_own_honesty() -
     assert [usage.total_tokens for usage in usages] == [28]
 
 
+@pytest.mark.parametrize("draft", [NO_DOUBT, DOUBT])
+async def test_what_an_upstream_says_of_all_choices_is_told_once(draft: Any) -> None:
+    filtered = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    whole = _streamed(("One.", "Two."))
+    usual = script(confusion=draft)
+
+    def reply(seen: Seen) -> Reply:
+        if not seen.body or step_of(seen.json()) != "draft":
+            return usual(seen)
+        return events(event({**chunk(), **filtered}), *whole.pieces)
+
+    async with proxy(reply) as on:
+        chunks = [c async for c in await on.client.chat.completions.create(**ask(n=2, stream=True))]
+    told = [found for found in chunks if "prompt_filter_results" in (found.model_extra or {})]
+    assert len(told) == (1 if draft is NO_DOUBT else 0)
+
+
 async def test_an_upstream_that_gives_fewer_choices_is_answered_with_those() -> None:
     async with proxy(several("One.")) as on:
         found = await on.client.chat.completions.create(**ask(n=3))
