@@ -38,6 +38,16 @@ async def test_a_head_over_the_limit_is_a_431() -> None:
     assert up.seen == []
 
 
+async def test_heads_that_are_refused_are_counted() -> None:
+    async with running(max_header_bytes=5000, body_timeout=0.2) as on:
+        for head in (post(RAW, X_Long="x" * 6000), b"this is not HTTP\r\n\r\n", b"POST /v1"):
+            await on.ask(head)
+        told = await on.ask(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    for status in (400, 408, 431):
+        assert f'honestproxy_heads_refused_total{{status="{status}"}} 1.0' in told.body.decode()
+    assert "honestproxy_requests_total{" not in told.body.decode()
+
+
 async def test_a_head_within_the_limit_is_none() -> None:
     async with upstream(script()) as up, running(up, max_header_bytes=5000) as on:
         assert (await on.ask(post(RAW, X_Long="x" * 4000))).status == 200

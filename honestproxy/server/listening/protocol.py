@@ -32,14 +32,21 @@ class Connection(HttpToolsProtocol):
     """One client's connection.
 
     A head that is too large is refused (431), and one that doesn't come whole in time (408);
-    bodies are for the application to limit. A client that leaves is noticed while it has sent
-    further requests ahead, too. After `shutdown` each answer says that the connection closes,
-    and one that is idle stays open until `hang_up`: its next request may be on its way.
+    `refused` is told of such answers. Bodies are for the application to limit. A client that
+    leaves is noticed while it has sent further requests ahead, too. After `shutdown` each answer
+    says that the connection closes, and one that is idle stays open until `hang_up`: its next
+    request may be on its way.
     """
 
-    def __init__(self, settings: Callable[[], Settings], **given: Any) -> None:
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        refused: Callable[[HonestProxyError], None],
+        **given: Any,
+    ) -> None:
         super().__init__(**given)
         self._settings = settings
+        self._count = refused
         self._answered: RequestResponseCycle | None = None
         self._due: asyncio.TimerHandle | None = None
         self._is_coming = self._is_in_head = self._is_refused = self._is_ending = False
@@ -191,6 +198,7 @@ class Connection(HttpToolsProtocol):
         if self._is_busy:
             self.cycle.keep_alive = False
             return
+        self._count(error)
         body = reply.error(error)
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         line = STATUS_LINE[error.status] + head.encode()

@@ -75,7 +75,9 @@ class Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=partial(Connection, lambda: app.service.settings),  # type: ignore[arg-type]
+            http=partial(  # type: ignore[arg-type]
+                Connection, lambda: app.service.settings, self._count_head
+            ),
             ws="none",
             lifespan="off",
             log_config=None,  # its lines are written like ours
@@ -192,6 +194,10 @@ class Server(uvicorn.Server):
                 with suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
                 signal.signal(number, handler)
+
+    def _count_head(self, error: HonestProxyError) -> None:
+        if (metrics := self._app.service.metrics) is not None:
+            metrics.head_refused(error.status)
 
     def _count_refused(self) -> None:
         if (metrics := self._app.service.metrics) is not None:

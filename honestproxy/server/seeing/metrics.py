@@ -63,6 +63,7 @@ class Metrics:
         self._doubts = self._counter("doubts", "Doubts that were found.", "kind")
         self._reloads = self._counter("reloads", "Settings that were read anew.", "result")
         self._lookups = self._counter("answer_cache_lookups", "Answers looked for.", "result")
+        self._heads = self._counter("heads_refused", "Refused before they were requests.", "status")
         self._took = self._times("request_duration", "From coming to end.", "api", "strategy")
         self._began = self._times("first_chunk", "Until a stream's first event.", "strategy")
         self._called = self._times("call_duration", "Calls that were not cancelled.", "step")
@@ -93,6 +94,10 @@ class Metrics:
     def reloaded(self, *, done: bool) -> None:
         """Count settings that were read anew: they are in force, or were refused."""
         self._reloads[("done" if done else "refused",)].inc()
+
+    def head_refused(self, status: int) -> None:
+        """Count a head that was refused before it was a request of any API."""
+        self._heads[(str(status),)].inc()
 
     def told(self, accept: str, now: Iterable[Metric] = ()) -> tuple[bytes, str]:
         """Everything as Prometheus reads it, and its media type; `now` is what holds just now."""
