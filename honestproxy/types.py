@@ -163,7 +163,7 @@ class Usage(dict[str, Any]):
         for name, value in other.items():
             mine = total.get(name)
             if isinstance(value, Mapping):
-                total[name] = Usage(mine or {}) + value
+                total[name] = Usage(mine if isinstance(mine, Mapping) else {}) + value
             elif isinstance(value, int | float) and isinstance(mine, int | float):
                 total[name] = mine + value
             elif mine is None:

@@ -81,6 +81,13 @@ def test_usage_adds_every_number_nested_ones_too() -> None:
     assert one["completion_tokens_details"] == {"reasoning_tokens": 1}
 
 
+def test_usages_that_differ_in_shape_are_added_as_far_as_they_can_be() -> None:
+    odd = {"total_tokens": 4, "prompt_tokens_details": "none"}
+    shaped = {"total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}
+    assert Usage(odd) + shaped == {"total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 1}}
+    assert Usage(shaped) + odd == {"total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 1}}
+
+
 def test_a_response_in_pieces_says_the_same() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": "Hi", "tool_calls": [call], "reasoning_content": "r"}

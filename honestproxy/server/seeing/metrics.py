@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.responses import Response
 
 from honestproxy import __version__
-from honestproxy.errors import InvalidRequest
+from honestproxy.errors import HeadTooLarge, InvalidRequest, TooSlow
 from honestproxy.server.access.usage import count
 from honestproxy.server.account import Account
 from honestproxy.server.seeing.gauges import now
@@ -69,6 +69,8 @@ class Metrics:
         self._called = self._times("call_duration", "Calls that were not cancelled.", "step")
         for kind in DOUBT_KINDS:  # a rate needs a zero to begin from
             self._doubts[(kind,)].inc(0)
+        for refused in (InvalidRequest, TooSlow, HeadTooLarge):
+            self._heads[(str(refused.status),)].inc(0)
         for result in ("done", "refused"):
             self._reloads[(result,)].inc(0)
         for result in ("hit", "miss"):
