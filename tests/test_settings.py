@@ -532,3 +532,27 @@ def test_a_variable_that_is_empty_is_not_set(tmp_path):
     given = {"HONESTPROXY_TRACE_STORE": "", "HONESTPROXY_PORT": "", "HONESTPROXY_NONSENSE": ""}
     config = toml(tmp_path, 'trace_store = "sqlite:///x.db"')
     assert load(config, environ=given) == load(config, environ={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("HONESTPROXY_UPSTREAM__URL", "unknown setting 'upstream__url'"),
+        ("HONESTPROXY_PORT__X", "unknown setting 'port__x'"),
+        ("HONESTPROXY_UPSTREAMS__HOUSE__KEY", "upstreams.house.url is missing"),
+    ],
+)
+def test_a_variable_that_leads_nowhere_is_told_with_its_name(variable, says):
+    with pytest.raises(SettingsError, match=f"environment {variable}: .*{says}"):
+        load(environ={variable: "x"})
+
+
+def test_a_table_from_variables_has_a_source():
+    named = {"HONESTPROXY_EXPERIMENT__RAW": "1", "HONESTPROXY_EXPERIMENT__GATED": "1"}
+    assert gather(environ=named).source(("experiment",)).startswith("environment HONESTPROXY_EX")
+
+
+@pytest.mark.parametrize("pattern", ["x{99999999999}", "x*", "("])
+def test_a_pattern_that_cant_be_or_fits_everywhere_is_told(tmp_path, pattern):
+    with pytest.raises(SettingsError, match="1: redact: pattern 1"):
+        load(toml(tmp_path, f"redact = ['{pattern}']"), environ={})

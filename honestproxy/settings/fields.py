@@ -332,9 +332,11 @@ class Settings(BaseSettings):
     def _compiled(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for number, pattern in enumerate(value, 1):
             try:
-                re.compile(pattern)
-            except re.error as error:
+                found = re.compile(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
                 raise ValueError(f"pattern {number} is no pattern of re's: {error}") from None
+            if found.match(""):
+                raise ValueError(f"pattern {number} fits everywhere, even where nothing is")
         return value
 
     def alone(self, name: str) -> Settings:

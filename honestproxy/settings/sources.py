@@ -19,6 +19,8 @@ from honestproxy.settings.lines import Key, lines
 
 DEFAULT_CONFIG: Final = Path("honestproxy.toml")
 _NESTED: Final = "__"
+_TABLES: Final = ("upstreams", "models", "experiment")
+"""Settings of which a variable may name a part."""
 _OTHERS: Final = {"OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint"}
 """Variables that aren't ours and set something here, where ours don't."""
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
@@ -84,11 +86,14 @@ def from_environ(environ: Mapping[str, str]) -> Source:
     places: dict[Key, str] = {}
     values = _Environment(ours)()
     for name in sorted(ours):
-        key = tuple(name.lower().removeprefix(prefix).split(_NESTED))
-        places[key] = f"environment {name}"
-        if key[0] not in Settings.model_fields:
-            values[key[0]] = ours[name]
-            places.setdefault(key[:1], f"environment {name}")
+        whole, place = name.lower().removeprefix(prefix), f"environment {name}"
+        key = tuple(whole.split(_NESTED))
+        if key[0] not in Settings.model_fields or (len(key) > 1 and key[0] not in _TABLES):
+            key = (whole,)
+            values[whole] = ours[name]
+        places[key] = place
+        for depth in range(1, len(key)):  # for what is missing beside it
+            places.setdefault(key[:depth], place)
     for name, setting in _OTHERS.items():
         if environ.get(name) and setting not in values:
             values[setting] = environ[name]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from honestproxy.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 VERSION_TABLE: Final = "honestproxy_version"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -73,6 +76,7 @@ class Database:
         self.name = shown.render_as_string(hide_password=True)
         self.path = Path(parsed.database or "") if self.is_sqlite else None
         self.engine = self._engine(parsed)
+        self._file: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Make or renew the tables where that is needed; replicas that start together take turns.
@@ -86,8 +90,30 @@ class Database:
                 version = self._version(connection)
                 if version != KNOWN[-1]:
                     _migrate(connection)
-            if self.is_sqlite:
+            if self.path is not None:
                 self._write_ahead()
+                self._file = _identity(self.path)
+
+    def follow(self) -> None:
+        """Begin anew where the file that was prepared is gone, or is another by now.
+
+        What is written to a file that was deleted is nowhere. Raises OSError where it can't be
+        made anew.
+        """
+        if self.path is None or self._file is None or _identity(self.path) == self._file:
+            return
+        log.warning("%s is not the file that it was: it is opened anew", self.name)
+        self.engine.dispose()
+        try:
+            self.prepare()
+        except SettingsError as error:
+            raise OSError(error.message) from None
+
+    def scrub(self) -> None:
+        """Leave nothing in SQLite's log of what was deleted; where another reads, it stays."""
+        if self.is_sqlite:
+            with closing(self.engine.raw_connection()) as raw:  # in no transaction
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def is_there(self) -> bool:
         """Whether there are tables of ours. Raises SettingsError as `prepare` does."""
@@ -190,6 +216,15 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever it is called; None where it isn't there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _wrong(message: str) -> SettingsError:
     """What is wrong with the database that the setting names."""
     return SettingsError(message, param="trace_store")
@@ -220,6 +255,7 @@ def _on_connect(connection: Any, _: Any) -> None:
     # With the write-ahead log, a commit outlives the process; the last ones may be lost with
     # the machine's power, and the file stays whole in any case.
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = ON")  # not every build has it so
 
 
 def _on_begin(connection: Connection) -> None:

@@ -59,11 +59,13 @@ class Rows:
     """The table of one database."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._engine = database.engine
         self._insert = _by_values if database.is_sqlite else _by_json
 
     def add(self, rows: Sequence[Row]) -> None:
         """Store rows, all or none; one that is there already stays as it is."""
+        self._database.follow()
         with writing(self._engine) as connection:
             self._insert(connection, rows)
 
@@ -104,7 +106,9 @@ class Rows:
     def discard(self, name: str) -> bool:
         """Delete the row of that id; whether there was one."""
         with writing(self._engine) as connection:
-            return connection.execute(delete(traces).where(traces.c.id == name)).rowcount > 0
+            gone = connection.execute(delete(traces).where(traces.c.id == name)).rowcount
+        self._database.scrub()
+        return gone > 0
 
     def purge(self, before: float | None = None) -> int:
         """Delete what is older than that, or all; how many rows that were."""
@@ -118,7 +122,10 @@ class Rows:
         old = select(traces.c.id).limit(PORTION)
         old = old if before is None else old.where(traces.c.created < before)
         with writing(self._engine) as connection:
-            return connection.execute(delete(traces).where(traces.c.id.in_(old))).rowcount
+            gone = connection.execute(delete(traces).where(traces.c.id.in_(old))).rowcount
+        if gone:
+            self._database.scrub()
+        return gone
 
     def spent(self, since: float) -> dict[str, int]:
         """Tokens that each key was charged since then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +122,38 @@ def test_what_each_key_has_spent_is_summed_since_a_moment(rows: Rows) -> None:
         ]
     )
     assert rows.spent(now - 50) == {"a": 2**60 + 2, "b": 5, "c": 0}
+
+
+@pytest.mark.parametrize("how", ["discarded", "purged"])
+def test_what_is_deleted_is_in_no_file_of_sqlites_any_more(tmp_path: Path, how: str) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'traces.db'}")
+    database.prepare()
+    rows = Rows(database)
+    told = row(trace='"the planted words"')
+    rows.add([told, row()])
+    assert any(b"planted" in file.read_bytes() for file in tmp_path.iterdir())
+    if how == "discarded":
+        assert rows.discard(told.id)
+    else:
+        assert rows.purge() == 2
+    assert not any(b"planted" in file.read_bytes() for file in tmp_path.iterdir())
+    database.close()
+
+
+def test_a_file_that_is_taken_away_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'traces.db'}")
+    database.prepare()
+    rows = Rows(database)
+    rows.add([row()])
+    for file in tmp_path.iterdir():
+        file.unlink()
+    later = row()
+    rows.add([later])
+    other = Database(f"sqlite:///{tmp_path / 'traces.db'}")
+    assert Rows(other).find(later.id) == later
+    assert rows.count() == 1
+    assert "opened anew" in caplog.text
+    for one in (database, other):
+        one.close()
