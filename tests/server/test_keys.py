@@ -16,7 +16,7 @@ import pytest
 
 from honestproxy.errors import RateLimited, SettingsError
 from honestproxy.server import create_app
-from honestproxy.server.access import keys
+from honestproxy.server.access import door, keys
 from honestproxy.server.access.keys import Key
 from honestproxy.server.access.limits import DAY, Meter, Window
 from honestproxy.settings import Settings
@@ -73,6 +73,10 @@ def write(file: Path, text: str) -> None:
 
 def remove(file: Path) -> None:
     file.unlink()
+
+
+def change_mode(file: Path, mode: int) -> None:
+    file.chmod(mode)
 
 
 async def eventually(is_so: Any) -> None:
@@ -285,6 +289,24 @@ async def test_a_watch_outlasts_whatever_is_wrong_with_the_file(
         assert (await asked(on, key))[0] == 200
         keys.revoke(file, made.id)
         await eventually(lambda: caplog.messages[-1].endswith("again"))
+        assert (await asked(on, key))[0] == 401
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes")
+async def test_a_file_that_could_not_be_read_once_is_read_as_soon_as_it_can_be(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "_LOOKED_AT", 0.01)
+    key, made = keys.create(file)
+    async with keyed(file) as on:
+        keys.revoke(file, made.id)
+        change_mode(file, 0o644)
+        await eventually(lambda: "chmod 600" in caplog.text)
+        await asyncio.sleep(0.1)
+        assert caplog.text.count("stay in force") == 1
+        assert (await asked(on, key))[0] == 200
+        change_mode(file, 0o600)
+        await asyncio.sleep(0.1)
         assert (await asked(on, key))[0] == 401
 
 

@@ -40,6 +40,7 @@ class Door:
         self._stamp: Stamp | None = keys.stamp(path)
         self._keys: Keys = keys.read(path)
         self._callers = _callers(self._keys)
+        self._trouble: str | None = None
         self._watching: asyncio.Task[None] | None = None
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
@@ -58,9 +59,10 @@ class Door:
 
     def read(self) -> None:
         """Take the keys as the file has them now. Raises SettingsError, and keeps what it has."""
-        self._stamp = keys.stamp(self.path)
+        stamp = keys.stamp(self.path)
         self._keys = found = keys.read(self.path)
         self._callers = _callers(found)
+        self._stamp, self._trouble = stamp, None  # only now: until then each look tries again
 
     def look(self) -> None:
         """Read the file if it has changed; say so where it can't be read."""
@@ -69,9 +71,9 @@ class Door:
         try:
             self.read()
         except SettingsError as error:
-            log.error("%s; the keys read before stay in force", error.message)
-        except Exception:  # a watch that ends would let in revoked keys for good
-            log.exception("keys: %s can't be read; the keys read before stay in force", self.path)
+            self._tell(error.message)
+        except Exception as error:  # noqa: BLE001 - a watch that ends would keep revoked keys
+            self._tell(f"keys: {self.path} can't be read: {error!r}", error)
         else:
             log.info("keys: read %s again", self.path)
 
@@ -87,6 +89,12 @@ class Door:
             with suppress(asyncio.CancelledError):
                 await self._watching
             self._watching = None
+
+    def _tell(self, trouble: str, error: Exception | None = None) -> None:
+        """Log what is wrong with the file, once and not at each look."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.error("%s; the keys read before stay in force", trouble, exc_info=error)
 
     async def _watch(self) -> None:
         while True:
