@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import time
@@ -356,6 +357,51 @@ def test_the_file_holds_no_key_and_only_its_owner_reads_it(file: Path) -> None:
     assert len(secret) == 43
     if os.name != "nt":
         assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def someone_elses(file: Path, monkeypatch: pytest.MonkeyPatch) -> Key:
+    """A key in a file that seems to be another user's, and is read by its group."""
+    _, made = keys.create(file)
+    file.chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    return made
+
+
+@pytest.mark.skipif(os.name == "nt", reason="owners")
+def test_a_file_that_another_user_changes_stays_its_owners(
+    file: Path, someone_elses: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, given = file.stat(), []
+    monkeypatch.setattr(os, "fchown", lambda _, *owner: given.append(owner))
+    keys.revoke(file, someone_elses.id)
+    assert keys.read(file)[someone_elses.id].revoked
+    assert given == [(before.st_uid, before.st_gid)]
+    assert file.stat().st_mode == before.st_mode
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_revokes_its_owner_still_reads(file: Path) -> None:
+    _, made = keys.create(file)
+    os.chown(file, 4711, 4712)
+    keys.revoke(file, made.id)
+    now = file.stat()
+    assert (now.st_uid, now.st_gid, now.st_mode & 0o777) == (4711, 4712, 0o600)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="owners")
+def test_a_file_that_can_not_stay_its_owners_is_left_as_it_is(
+    file: Path, someone_elses: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(SettingsError, match="as the file's owner"):
+        keys.revoke(file, someone_elses.id)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_keys_that_are_made_at_once_are_all_kept(file: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -161,12 +162,36 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
     body = b"".join(msgspec.json.encode(key) + b"\n" for key in keys)
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            _hand_over(file.fileno(), target)
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _hand_over(fresh: int, target: Path) -> None:
+    """Let a new file be read by whoever reads the one it replaces. Raises SettingsError.
+
+    Who runs the command may be root, and the proxy a user who could then read its keys no more:
+    one that was revoked would stay open.
+    """
+    if os.name == "nt" or not target.exists():
+        return
+    now = target.stat()
+    by_group = now.st_mode & stat.S_IRGRP
+    if now.st_uid == os.geteuid() and not by_group:
+        return
+    try:
+        os.fchown(fresh, now.st_uid, now.st_gid)
+        os.fchmod(fresh, 0o600 | by_group)
+    except OSError as error:
+        raise SettingsError(
+            f"keys: {target} is another user's, and what replaces it can't be made theirs "
+            f"({error.strerror}): nothing is changed; run this command as the file's owner",
+            param="keys",
+        ) from None
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:
