@@ -19,6 +19,7 @@ from honestproxy.wire.reply import PING
 if TYPE_CHECKING:
     from honestproxy.server.seeing.telemetry import Spans
     from honestproxy.server.traces.recording import Recording
+    from honestproxy.trace import Honesty, Trace
 
 log = logging.getLogger(__name__)
 
@@ -149,3 +150,23 @@ def facts(account: Account) -> dict[str, Any]:
         "left": account.gone,
         "failed": account.failed is not None,
     }
+
+
+def reason_of(honesty: Honesty) -> str | None:
+    """The reason, never in an upstream's words: those may repeat what was asked."""
+    if honesty.outcome != "draft_fallback":
+        return honesty.reason
+    return _failed_step(honesty.trace) or "a later step failed"
+
+
+def error_of(account: Account) -> str | None:
+    """Why a request failed, if so, never in an upstream's words."""
+    if account.failed is None:
+        return None
+    failed = _failed_step(account.run.honesty.trace) if account.run else None
+    return failed or (f"HTTP {account.status}" if account.status >= 400 else "broken off")
+
+
+def _failed_step(trace: Trace) -> str | None:
+    failed = next((step for step in trace.steps if step.failure), None)
+    return f"{failed.name}: {failed.failure}" if failed else None

@@ -20,7 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.access.usage import summed
-from honestproxy.server.account import Account
+from honestproxy.server.account import Account, error_of, reason_of
 from honestproxy.server.incoming import json_body
 from honestproxy.settings import Settings, nearest
 from honestproxy.strategies import STRATEGIES
@@ -132,7 +132,7 @@ class Experiment:
         arm.tokens += usage.get("total_tokens", 0)
         arm.outcomes[outcome] += 1
         arm.took(trace.seconds)
-        self._keep(run, account.failed, usage)
+        self._keep(run, error_of(account), usage)
 
     def vote(self, feedback: Feedback) -> None:
         """Count a vote for the arm that made a reply; a later one replaces it."""
@@ -162,7 +162,8 @@ class Experiment:
 
     def _keep(self, run: AnyRun, error: str | None, usage: dict[str, int]) -> None:
         honesty, trace = run.honesty, run.honesty.trace
-        told = {**honesty.body(), "doubts": _kinds(honesty.body()["doubts"])}
+        told = replace(honesty, reason=reason_of(honesty)).body()
+        told["doubts"] = _kinds(told["doubts"])
         del told["steps"]
         record: dict[str, Any] = {
             "type": "answer",

@@ -123,6 +123,28 @@ async def test_the_export_is_a_log_that_holds_no_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("step", "strategy", "error", "reason"),
+    [
+        ("merge", "gated", None, "merge: 400"),
+        ("draft", "gated", "draft: 400", None),
+        ("draft", "raw", "draft: 400", "raw"),
+    ],
+)
+async def test_the_export_tells_failures_without_an_upstreams_words(
+    step: str, strategy: str, error: str | None, reason: str | None
+) -> None:
+    refused = answer({"error": {"message": "can't parse: My PIN is 4711"}}, status=400)
+    replies, shares = {"confusion": DOUBT, step: refused}, {strategy: 1, "curiosity": 1e-9}
+    async with proxy(script(**replies), experiment=shares) as on:
+        await on.post(ask("My PIN is 4711, what is gold?"))
+        _, lines = await told(on, "experiment/records")
+    assert "4711" not in lines
+    record = json.loads(lines)
+    assert record["error"] == error
+    assert record["honesty"]["reason"] == reason
+
+
+@pytest.mark.parametrize(
     ("body", "status", "word"),
     [
         ({"trace_id": "nowhere", "vote": "up"}, 404, "nowhere"),

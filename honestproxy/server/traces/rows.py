@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.server.access.usage import summed, tokens
+from honestproxy.server.account import reason_of
 from honestproxy.server.traces.recording import told
 from honestproxy.server.traces.redaction import Redaction
 from honestproxy.store.schema import Row
@@ -126,7 +127,4 @@ def _outcome(account: Account) -> str | None:
 
 def _reason(honesty: Honesty, *, whole: bool) -> str | None:
     """The reason; that of a step's failure in words of ours, where no text is to be kept."""
-    if whole or honesty.outcome != "draft_fallback":
-        return honesty.reason
-    failed = next((step for step in honesty.trace.steps if step.failure), None)
-    return f"{failed.name}: {failed.failure}" if failed else "a later step failed"
+    return honesty.reason if whole else reason_of(honesty)
