@@ -78,7 +78,7 @@ class Prompts:
 
     def __init__(self, override: Path | None = None) -> None:
         if override is not None and not override.is_dir():
-            raise PromptError(f"prompt folder {override} is not a folder")
+            raise PromptError(f"prompt folder {override} is not a folder", param="prompts")
         self.override = override
         self._loaded: dict[str, Prompt] = {}
 
@@ -106,6 +106,12 @@ class Prompts:
 
     def check(self) -> None:
         """Raise PromptError unless every override keeps its original's placeholders."""
+        try:
+            self._check()
+        except PromptError as error:
+            raise PromptError(error.message, param="prompts") from None
+
+    def _check(self) -> None:
         for stranger in self.strangers():
             raise PromptError(f"{stranger}: overrides nothing; `honestproxy prompts` lists names")
         for name in self:

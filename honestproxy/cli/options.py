@@ -19,6 +19,7 @@ from honestproxy.cli.output import print_error
 from honestproxy.errors import (
     HonestProxyError,
     InvalidRequest,
+    PromptError,
     SettingsError,
     UpstreamError,
     UpstreamUnreachable,
@@ -105,8 +106,8 @@ def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
 def _placed(gathered: Callable[[], Gathered]) -> Iterator[None]:
     try:
         yield
-    except SettingsError as error:
-        raise SettingsError(told(error, gathered)) from None
+    except (SettingsError, PromptError) as error:
+        raise type(error)(told(error, gathered)) from None
 
 
 def told(error: HonestProxyError, gathered: Callable[[], Gathered]) -> str:
@@ -114,7 +115,8 @@ def told(error: HonestProxyError, gathered: Callable[[], Gathered]) -> str:
 
     That is for what only use shows to be wrong, such as a port that is taken.
     """
-    if not isinstance(error, SettingsError) or error.param not in Settings.model_fields:
+    is_placed = isinstance(error, SettingsError | PromptError)
+    if not is_placed or error.param not in Settings.model_fields:
         return error.message
     what = error.message.removeprefix(f"{error.param}: ")
     return gathered().mistake((error.param,), what)

@@ -196,6 +196,24 @@ def test_a_hangup_that_finds_no_keys_says_where_they_were_named(home):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_hangup_says_where_what_only_use_shows_to_be_wrong_was_named(home):
+    config, stray = home / "own.toml", home / "own" / "gated" / "stray.md"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("Hello.", "utf-8")
+    config.write_text("", "utf-8")
+    with serving(*GOLD, "--json", "--config", str(config)) as process:
+        ready(process)
+        for line, says in (
+            ("prompts = 'nowhere'", "prompts: prompt folder nowhere is not a folder"),
+            ("prompts = 'own'", f"prompts: {stray.relative_to(home)}: overrides nothing"),
+            ("answer_cache = 'disk'", "answer_cache: give memory"),
+        ):
+            config.write_text(f"\n{line}\n", "utf-8")
+            process.send_signal(signal.SIGHUP)
+            assert f"{config}:2: {says}" in process.stderr.readline()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_hangup_takes_no_keys_away_while_others_can_reach_it(home):
     config, made = home / "own.toml", home / "keys.jsonl"
     keys.create(made)

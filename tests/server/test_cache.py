@@ -352,5 +352,6 @@ async def test_a_redis_that_never_was_there_keeps_no_proxy_from_starting() -> No
     ],
 )
 def test_a_place_that_is_none_is_a_mistake_in_the_settings(place: str) -> None:
-    with pytest.raises(SettingsError, match="answer_cache"):
+    with pytest.raises(SettingsError, match="answer_cache") as raised:
         create_app(Settings(upstream="http://127.0.0.1:1/v1", answer_cache=place))
+    assert raised.value.param == "answer_cache"

@@ -109,6 +109,7 @@ def test_a_pattern_that_is_none_is_named(pattern: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says) as raised:
         Redaction([pattern])
     assert repr(pattern) in raised.value.message
+    assert raised.value.param == "redact"
 
 
 def test_a_very_long_text_is_cut_and_says_so() -> None:

@@ -34,7 +34,7 @@ class RedisStore:
             from redis.exceptions import RedisError
         except ImportError:
             message = "answer_cache: a redis:// URL needs: pip install 'honestproxy[redis]'"
-            raise SettingsError(message) from None
+            raise SettingsError(message, param="answer_cache") from None
         patience = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
         try:
             pool = BlockingConnectionPool.from_url(
@@ -47,7 +47,8 @@ class RedisStore:
             # Unconnected, it tells an option that it doesn't take.
             pool.make_connection()  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - options are taken as they come, and break it anywhere
-            raise SettingsError("answer_cache: not a URL that redis-py understands") from None
+            message = "answer_cache: not a URL that redis-py understands"
+            raise SettingsError(message, param="answer_cache") from None
         self._redis = Redis(connection_pool=pool)
         self._failures = (RedisError, OSError, TimeoutError)
         self._milliseconds = max(1, round(seconds * 1000))

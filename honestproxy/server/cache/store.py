@@ -75,7 +75,8 @@ def opened(place: str, seconds: float) -> Store:
     if place == "memory":
         return Memory(seconds)
     if place.partition("://")[0] not in ("redis", "rediss", "unix"):
-        raise SettingsError("answer_cache: give memory, or a redis:// URL")  # its own may be secret
+        what = "answer_cache: give memory, or a redis:// URL"  # its own may be secret
+        raise SettingsError(what, param="answer_cache")
     from honestproxy.server.cache.redis import RedisStore
 
     return RedisStore(place, seconds)

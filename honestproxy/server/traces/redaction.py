@@ -102,7 +102,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         found = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise SettingsError(f"redact: {pattern!r} is no pattern of Python's re: {error}") from None
+        what = f"redact: {pattern!r} is no pattern of Python's re: {error}"
+        raise SettingsError(what, param="redact") from None
     if found.match(""):
-        raise SettingsError(f"redact: {pattern!r} fits everywhere, even where nothing is")
+        what = f"redact: {pattern!r} fits everywhere, even where nothing is"
+        raise SettingsError(what, param="redact")
     return found
