@@ -387,6 +387,7 @@ def test_what_root_revokes_its_owner_still_reads(file: Path) -> None:
     keys.revoke(file, made.id)
     now = file.stat()
     assert (now.st_uid, now.st_gid, now.st_mode & 0o777) == (4711, 4712, 0o600)
+    assert Path(f"{file}.lock").stat().st_uid == 4711
 
 
 @pytest.mark.skipif(os.name == "nt", reason="owners")

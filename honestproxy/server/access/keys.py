@@ -152,6 +152,9 @@ def _change(path: Path, how: Callable[[Keys], Keys], *, is_new: bool = False) ->
         with FileLock(f"{path}.lock", timeout=_LOCKED_WITHIN, mode=0o600):
             keys = {} if is_new and not path.exists() else read(path)
             _write(path, how(keys).values())
+            owner = path.stat()
+            if os.name != "nt" and owner.st_uid != os.geteuid():  # the lock is theirs, too
+                os.chown(f"{path}.lock", owner.st_uid, owner.st_gid)
     except Timeout:
         raise SettingsError(f"keys: {path} is being changed by another command") from None
 
