@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=ListByDefault, help="Keys of this proxy's own: create, list, revoke.")
 
+_LONGEST = 100 * 365 * 86_400
+
 Name = Annotated[str, typer.Option("--name", help="Whose it is; shown in lists.")]
 Models = Annotated[
     str | None, typer.Option("--models", help="Models it may ask, by pattern: 'gpt-*,o3'.")
@@ -135,8 +137,8 @@ def _known_strategies(names: Collection[str] | None) -> tuple[str, ...] | None:
 def _until(given: str | None) -> int | None:
     if given is None:
         return None
-    if (after := seconds("--expires", given)) < 1:
-        raise InvalidRequest(f"--expires {given!r}: a key must hold for a second at least")
+    if not 1 <= (after := seconds("--expires", given)) <= _LONGEST:
+        raise InvalidRequest(f"--expires {given!r}: give a second at least, and 100 years at most")
     return int(time.time() + after)
 
 

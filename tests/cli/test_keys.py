@@ -63,6 +63,8 @@ def test_the_file_is_the_one_that_the_settings_name(cli, home):
         (["revoke", "x", "--keys", "gone.jsonl"], "keys create"),
         (["create", "--keys", "k.jsonl", "--strategies", "gatde"], "did you mean 'gated'?"),
         (["create", "--keys", "k.jsonl", "--expires", "soon"], "as in 7d"),
+        (["create", "--keys", "k.jsonl", "--expires", "0s"], "a second at least"),
+        (["create", "--keys", "k.jsonl", "--expires", "999999999w"], "100 years at most"),
         (["create", "--keys", "k.jsonl", "--strategy", "gated"], "--strateg"),
         (["create", "--keys", "k.jsonl", "--rpm", "0"], "rpm"),
     ],
