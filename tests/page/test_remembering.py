@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import parse_qs, urlencode
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, Route
 
 from tests.browser import chats, compared, opened, text, texts
 from tests.proxy import DOUBT, DRAFT, MERGED, proxy, script
@@ -80,6 +81,7 @@ async def test_history_lists_opens_deletes_and_clears(browser: Browser) -> None:
         for question in ("One?", "Two?", "Three?"):
             await compared(page, question)
         await page.reload()
+        await page.wait_for_selector("body[data-ready]", state="attached")
         await page.click("#open-history")
         assert await texts(page, f"{ENTRIES} .question") == ["Three?", "Two?", "One?"]
         await page.get_by_label("Delete: Two?").click()
@@ -120,6 +122,27 @@ async def test_what_else_is_in_the_storage_does_no_harm(browser: Browser, broken
         await compared(page)
         assert await text(page, "article.raw .text") == DRAFT
         assert len(await kept(page)) == 1
+
+
+async def test_asked_before_the_models_are_listed_it_waits_for_what_there_is_to_choose(
+    browser: Browser,
+) -> None:
+    listed = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await listed.wait()
+        await route.continue_()
+
+    async with proxy(script()) as on, opened(browser, on, f"#{urlencode(GOLD)}") as page:
+        await page.route("**/v1/models", late)
+        await page.reload()
+        await page.wait_for_selector("#strategy option", state="attached")
+        await page.click("#compare")
+        assert await page.locator("#stop").is_visible()
+        listed.set()
+        await page.wait_for_selector("#compare:enabled")
+        assert await text(page, "article.wrapped .text") == MERGED
+        assert [chat["model"] for chat in chats(on)] == ["m"] * 4
 
 
 async def test_without_storage_the_page_works(browser: Browser) -> None:

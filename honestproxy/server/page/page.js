@@ -11,6 +11,7 @@ import { earlier, keep, recall, remember } from "./store.js";
 
 const SIDES = ["raw", "wrapped"];
 const OTHER = "\u0000other";
+const LISTED_WITHIN = 10_000; // milliseconds; an upstream that hangs must not keep anyone from asking
 const EXAMPLES = [
   ["What is the price of gold right now?", "nobody told the model"],
   ["What breed is the dog in this photo?", "there is no photo"],
@@ -41,15 +42,17 @@ function wish() {
 
 async function compare() {
   if (running) return;
-  const asked = wish();
-  if (!asked.question) {
+  if (!wish().question) {
     byId("question").focus();
     notice("Write a question first.");
     return;
   }
+  const abort = (running = new AbortController());
+  busy(true);
+  await begun; // before, there is neither model nor strategy to choose
+  const asked = wish();
   remember("choice", { model: asked.model, strategy: asked.strategy });
   history.replaceState(null, "", `#${fragment(asked)}`);
-  const abort = (running = new AbortController());
   const entry = {
     id: crypto.getRandomValues(new Uint32Array(2)).join("-"),
     at: Date.now(),
@@ -58,7 +61,6 @@ async function compare() {
   };
   notice("");
   present(entry);
-  busy(true);
   await both(entry, abort.signal);
   running = null;
   busy(false);
@@ -215,12 +217,17 @@ function fragment({ question, model, strategy }) {
   return new URLSearchParams({ q: question, model, strategy }).toString();
 }
 
+function linked() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const [question, model, strategy] = ["q", "model", "strategy"].map((name) => given.get(name) ?? "");
+  return { question, model, strategy };
+}
+
 /** What a link asks is filled in, never asked: that may cost money. */
 function openLink() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const question = given.get("q");
-  if (!question || running) return;
-  fillIn({ question, model: given.get("model") ?? "", strategy: given.get("strategy") ?? "" });
+  const asked = linked();
+  if (!asked.question || running) return;
+  fillIn(asked);
   const found = earlier(wish());
   if (found) showEarlier(found);
   else notice(`From a link, and not asked yet: press Compare or ${COMMAND} ↵.`);
@@ -260,7 +267,8 @@ async function copyLink() {
 // What there is to choose from -----------------------------------------------------------------
 
 async function json(path) {
-  const response = await fetch(path, { headers: credentials() });
+  const signal = AbortSignal.timeout(LISTED_WITHIN);
+  const response = await fetch(path, { headers: credentials(), signal });
   const body = await response.json();
   if (isOutside(response)) askForKey();
   if (!response.ok) throw new Error(body.error?.message ?? response.statusText);
@@ -288,7 +296,8 @@ async function listModels() {
     showModels([...ids].filter((id) => !isVariant(id, ids)));
   } catch (error) {
     showModels([]);
-    notice(`The models can’t be listed: ${error.message}. Name one yourself.`);
+    const why = error.name === "TimeoutError" ? "no answer in time" : error.message;
+    notice(`The models can’t be listed: ${why}. Name one yourself.`);
   }
 }
 
@@ -356,6 +365,17 @@ function listExamples() {
 
 // Beginning ------------------------------------------------------------------------------------
 
+/** Fill in what there is to choose, and what the link asks unless something else is asked by then. */
+async function begin() {
+  const asked = linked();
+  if (asked.question) byId("question").value = asked.question;
+  await listStrategies();
+  await listModels();
+  if (byId("question").value !== asked.question) return;
+  if (running) fillIn(asked);
+  else openLink();
+}
+
 function openHistory() {
   listHistory(openEntry);
   open("history");
@@ -394,8 +414,7 @@ for (const button of document.querySelectorAll("#vote [value]")) {
 }
 listExamples();
 byId("question").focus();
-await listStrategies();
-await listModels();
-openLink();
+const begun = begin();
+await begun;
 addEventListener("hashchange", openLink);
 document.body.dataset.ready = "yes";
