@@ -82,16 +82,27 @@ def _hub_rows() -> Iterator[dict[str, Any]]:
 
 
 async def _upstream_rows(settings: Settings) -> list[dict[str, Any]]:
-    if settings.upstream.startswith("local:"):
+    """What `/v1/models` lists under these settings, each with the upstream that answers for it."""
+    if settings.upstream.startswith("local:") and not settings.upstreams:
         return []
+    from honestproxy.backends.upstreams import Upstreams
+    from honestproxy.router import routed
+    from honestproxy.server.catalog import Catalog
     from honestproxy.strategies import STRATEGIES
+    from honestproxy.wire.request import split_suffix
 
-    async with question.opened(settings) as pipeline:
-        listed = [str(model["id"]) for model in await pipeline.models()]
-    allowed = STRATEGIES if settings.strategies_allowed is None else settings.strategies_allowed
-    variants = [f"@{name}" for name in allowed] if settings.variants else []
-    names = [name + variant for name in listed for variant in ["", *variants]]
-    return [_row(name, "served", blotted(settings.upstream), None) for name in names]
+    question.check(settings)
+    pipeline = routed(Upstreams(settings), settings)
+    try:
+        listed = await Catalog(pipeline, settings).models({})
+    finally:
+        await pipeline.aclose()
+
+    def row(name: str) -> dict[str, Any]:
+        upstream = pipeline.of(split_suffix(name, STRATEGIES)[0]).settings.upstream
+        return _row(name, "served", blotted(upstream), None)
+
+    return [row(str(model["id"])) for model in listed["data"]]
 
 
 def _row(name: str, state: str, upstream: str, path: Path | None) -> dict[str, Any]:

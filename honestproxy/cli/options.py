@@ -22,7 +22,6 @@ from honestproxy.errors import (
     PromptError,
     SettingsError,
     UpstreamError,
-    UpstreamUnreachable,
 )
 from honestproxy.settings import Gathered, Settings, gather, load
 
@@ -123,10 +122,8 @@ def told(error: HonestProxyError, gathered: Callable[[], Gathered]) -> str:
 
 
 def exit_code(error: HonestProxyError) -> int:
-    """2 where the command, its settings or its files are wrong; 1 where the upstream failed."""
-    if isinstance(error, UpstreamError) and not isinstance(error, UpstreamUnreachable):
-        return FAILURE
-    return MISTAKE
+    """1 where the upstream failed, or can't be reached; 2 where what is here is wrong."""
+    return FAILURE if isinstance(error, UpstreamError) else MISTAKE
 
 
 def _dressed(run: Command, command: Command, parameters: list[inspect.Parameter]) -> Command:

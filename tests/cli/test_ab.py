@@ -167,15 +167,19 @@ def test_a_torn_line_is_mended_and_said_so(cli, questions):
         (["q.jsonl", "--arms", "gatde"], "did you mean 'gated'?"),
         (["q.jsonl", "--arms", "introspect"], "no hidden states"),
         (["q.jsonl", "--price", "much"], "is no price"),
+        (["q.jsonl:0"], "'q.jsonl:0' takes no questions"),
+        (["deep.jsonl"], "deep.jsonl:1: nested deeper than 100 levels"),
+        (["q.jsonl", "--price", "nan/1"], "is no price"),
         (["q.jsonl", "--judge", "nonsense"], "a URL such as"),
+        (["q.jsonl", "--arms", "x=http://[::1/v1|m@raw"], "needs http:// or https:// and a host"),
         (["q.jsonl", "--judge", "played:gold", "--judges", "honestly"], "unknown judge"),
-        (["q.jsonl", "--upstream", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
         (["q.jsonl", "q.jsonl"], "is a file named twice?"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(cli, home, questions, words, said):
     (home / "empty.jsonl").write_text("\n", "utf-8")
     (home / "odd.csv").write_text("question,answer\na,b,c\n", "utf-8")
+    (home / "deep.jsonl").write_text('{"question": ' + "[" * 100_000, "utf-8")
     (home / "kind.jsonl").write_text('{"question": "a", "kind": "self-identty"}', "utf-8")
     done = cli("ab", *GOLD, "--out", "run", *words)
     assert done.exit_code == 2
@@ -194,12 +198,19 @@ def test_where_every_answer_fails_the_exit_code_says_so(cli, questions):
     assert "2 failed" in done.stderr
 
 
+def test_an_upstream_that_is_not_there_leaves_no_folder(cli, questions):
+    done = cli("ab", "q.jsonl", "--upstream", "http://127.0.0.1:9/v1", "--out", "run")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "127.0.0.1:9" in done.stderr
+    assert not Path("run", "config.json").exists()
+
+
 def test_an_upstream_that_goes_away_ends_the_run_and_says_how_to_go_on(cli, home):
     many(home / "q.jsonl", 20)
     url = f"http://127.0.0.1:{free_port()}/v1"
     words = ("--upstream", url, "--model", "m", "--arms", "raw", "--retries", "0")
     done = cli("ab", "q.jsonl", *words, "--out", "run")
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "can't reach" in done.stderr
     assert "0 of 20 answers are in run; the same command goes on from there" in done.stderr
     assert "Traceback" not in done.stderr
@@ -245,7 +256,7 @@ def test_an_unreachable_judge_loses_no_answer(cli, home):
     done = cli(
         "ab", "q.jsonl", *GOLD, *words, "--judge", dead, "--judge-model", "m", "--out", "run"
     )
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "the judge" in done.stderr
     assert "the same command goes on" in done.stderr
     assert all(told.text for told in read(Path("run")).answers.values())

@@ -74,7 +74,7 @@ def test_the_model_is_the_first_one_listed_unless_set(cli):
     ("words", "code", "hint"),
     [
         (["--upstream", "played:busy", "--strategy", "raw", "hi"], 1, "slow down"),
-        (["--upstream", "http://127.0.0.1:9/v1", "hi"], 2, "127.0.0.1:9"),
+        (["--upstream", "http://127.0.0.1:9/v1", "hi"], 1, "127.0.0.1:9"),
         (["--upstream", "played:nobody", "hi"], 2, "played:nobody"),
         (["--upstream", "nonsense", "hi"], 2, "a URL such as"),
         (["--upstream", "local:no/such/folder.gguf", "hi"], 2, "no/such/folder.gguf"),

@@ -25,6 +25,20 @@ def test_variants_keep_to_the_settings(cli):
     assert [r["id"] for r in rows(cli, *words) if r["state"] == "served"] == ["gold-1"]
 
 
+def test_no_variant_is_listed_that_the_upstream_cant_have(cli):
+    assert not [r for r in rows(cli, "--upstream", "played:gold") if "@introspect" in r["id"]]
+
+
+def test_each_model_is_listed_with_the_upstream_that_answers_for_it(cli, home):
+    (home / "honestproxy.toml").write_text(
+        'upstream = "played:gold"\nvariants = false\n'
+        '[upstreams.house]\nurl = "played:echo"\nmodels = ["echo-*"]\n',
+        "utf-8",
+    )
+    found = {r["id"]: r["upstream"] for r in rows(cli) if r["state"] == "served"}
+    assert found == {"gold-1": "played:gold", "echo-1": "played:echo"}
+
+
 def test_models_lists_what_other_tools_left_in_the_hub_cache(cli, home, monkeypatch):
     snapshot = home / "hub" / "models--org--a-model" / "snapshots" / "1"
     snapshot.mkdir(parents=True)
@@ -34,9 +48,9 @@ def test_models_lists_what_other_tools_left_in_the_hub_cache(cli, home, monkeypa
     assert (row["id"], row["upstream"]) == ("org/a-model", "local:org/a-model")
 
 
-def test_an_upstream_that_is_not_there_is_a_mistake(cli):
+def test_an_upstream_that_is_not_there_has_failed(cli):
     done = cli("models", "--upstream", "http://127.0.0.1:9/v1")
-    assert (done.exit_code, done.stdout) == (2, "")
+    assert (done.exit_code, done.stdout) == (1, "")
 
 
 def test_only_the_embedded_model_can_be_pulled(cli):
