@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
 
 from honestproxy import backends
 from honestproxy.compatible import Compatible
@@ -159,8 +158,8 @@ async def ready(settings: Settings, progress: Callable[[str], object] | None = N
 
 
 def _settings_of(settings: Settings, upstream: str, strategies: Sequence[str]) -> Settings:
-    """The settings for one upstream. The key goes to no other host than it is for."""
-    is_there = urlsplit(upstream)[:2] == urlsplit(settings.upstream)[:2]
+    """The settings for one upstream. The key goes to nobody but those that it is for."""
+    is_there = _keyed(upstream) == _keyed(settings.upstream)
     changes = {
         "upstream": upstream,
         "upstream_key": settings.upstream_key if is_there else None,
@@ -169,3 +168,13 @@ def _settings_of(settings: Settings, upstream: str, strategies: Sequence[str]) -
         "strategies_allowed": None,
     }
     return settings.model_copy(update=changes)
+
+
+def _keyed(upstream: str) -> str:
+    """Who gets an upstream's key: a URL's host, a provider of litellm's, or this one spec."""
+    prefix, _, rest = upstream.partition(":")
+    if prefix in ("http", "https"):
+        return "/".join(upstream.split("/", 3)[:3])
+    if prefix == "litellm" and "://" not in rest:  # some providers are asked at a model's URL
+        return f"{prefix}:{rest.partition('/')[0]}"
+    return upstream

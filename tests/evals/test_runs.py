@@ -20,6 +20,7 @@ from honestproxy.errors import (
 )
 from honestproxy.evals import prices
 from honestproxy.evals.arms import FIXED, parse
+from honestproxy.evals.here import Asking, Bench, Here
 from honestproxy.evals.log import read
 from honestproxy.evals.patience import Patience
 from honestproxy.evals.records import Sample, Verdict
@@ -408,6 +409,38 @@ async def test_a_run_that_is_cancelled_keeps_what_ended(tmp_path):
     assert len(read(tmp_path).answers) == 3
     tally, _ = await ran(tmp_path, Scripted(lambda request: "Yes."), "raw", samples(6))
     assert (tally.kept, tally.done) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "other", "is_given"),
+    [
+        ("http://h/v1", "http://h/v2", True),
+        ("http://h/v1", "http://h:81/v1", False),
+        ("http://h/v1", "https://h/v1", False),
+        ("litellm:openai/a", "litellm:openai/b", True),
+        ("litellm:openai/a", "litellm:anthropic/a", False),
+        ("litellm:openai/*", "litellm:openai_like/a", False),
+        ("litellm:a", "litellm:b", False),
+        ("litellm:huggingface/http://h/v1", "litellm:huggingface/http://g/v1", False),
+        ("played:gold", "played:echo", False),
+        ("played:gold", "played:gold", True),
+    ],
+)
+async def test_an_upstreams_key_is_for_its_host_or_litellms_provider(upstream, other, is_given):
+    opened = []
+
+    async def load(settings):
+        opened.append(settings)
+        return Scripted([])
+
+    settings = Settings(upstream=upstream, upstream_key="secret")
+    async with Here(Asking(settings), load) as here:
+        await here.known(parse(f"raw,theirs={other}|m@raw", upstream, "m"))
+        await here.judging(Bench([], other, "m"))
+    own, *others = opened
+    assert own.upstream_key.get_secret_value() == "secret"
+    assert {one.upstream for one in others} <= {other}
+    assert {bool(one.upstream_key) for one in others} == {is_given}
 
 
 async def test_money_is_counted_across_runs_where_a_price_is_known(tmp_path):
