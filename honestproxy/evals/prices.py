@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ def parse(text: str) -> Price:
     """`0.15/0.60`: dollars for a million tokens read and written. Raises EvaluationError."""
     read, slash, written = text.partition("/")
     try:
-        return per_token(float(read) / _MILLION, float(written if slash else read) / _MILLION)
+        return per_token(_dollars(read), _dollars(written if slash else read))
     except ValueError:
         hint = "give dollars for a million tokens read and written, such as 0.15/0.60"
         raise EvaluationError(f"price {text!r} is no price; {hint}") from None
@@ -54,6 +55,14 @@ def per_token(read: float, written: float) -> Price:
         return prompt * read + completion * written
 
     return price
+
+
+def _dollars(text: str) -> float:
+    """What a million tokens cost, for one of them."""
+    dollars = float(text)
+    if not math.isfinite(dollars) or dollars < 0:
+        raise ValueError(text)
+    return dollars / _MILLION
 
 
 def _table() -> Mapping[str, Any]:

@@ -462,6 +462,12 @@ def test_a_price_is_dollars_for_a_million_tokens():
         prices.parse("cheap")
 
 
+@pytest.mark.parametrize("text", ["nan", "1/nan", "inf/1", "1/1e999", "-5/-5", "1/-0.1"])
+def test_a_price_is_finite_and_not_below_0(text):
+    with pytest.raises(EvaluationError, match=f"price {text!r} is no price; .* such as"):
+        prices.parse(text)
+
+
 def test_a_local_model_and_an_unknown_one_have_no_price():
     assert prices.known("local:smollm2-135m-instruct", "gpt-4o-mini") is None
     assert prices.known("http://127.0.0.1/v1", "no-such-model") is None
