@@ -31,7 +31,11 @@ Other = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Where the report goes: DIR itself where unset; of two runs, none."),
+    typer.Option(
+        "--out",
+        help="Where the report goes: where unset, into DIR itself, or into FILE-report beside a "
+        "file; of two runs, none.",
+    ),
 ]
 
 

@@ -368,6 +368,15 @@ def live(path: Path, number: int = 120) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["records", "records.jsonl"])
+def test_a_live_report_lies_beside_its_records_in_a_folder_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "records").touch()
+    write(live(tmp_path / name))
+    assert (tmp_path / "records-report" / "report.json").is_file()
+
+
 def test_a_live_experiments_records_show_outcomes_costs_and_votes(tmp_path: Path) -> None:
     summary = write(live(tmp_path / "week.jsonl"))
     assert summary.verdict.startswith("Against raw, gated has 100 points more of its votes up ")
@@ -375,7 +384,7 @@ def test_a_live_experiments_records_show_outcomes_costs_and_votes(tmp_path: Path
     assert value(summary, "rewritten", "gated").value == 1.0
     assert between(summary, "votes", "gated").p == pytest.approx(0, abs=1e-9)
     assert summary.measure("broken") is None
-    assert {file.name for file in (tmp_path / "week").iterdir()} == set(FILES)
+    assert {file.name for file in (tmp_path / "week-report").iterdir()} == set(FILES)
     assert "no word of what was asked" in " ".join(summary.limits)
 
 

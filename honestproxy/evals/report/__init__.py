@@ -41,7 +41,7 @@ def compare(first: Path, second: Path, out: Path | None = None) -> Summary:
 
 def default(path: Path) -> Path:
     """Where a report goes: into the run's folder, or into one beside a file of live records."""
-    return path.with_suffix("") if path.is_file() else path
+    return path.with_name(f"{path.stem}-report") if path.is_file() else path
 
 
 def _write(run: Run, summary: Summary, out: Path) -> None:
