@@ -28,6 +28,8 @@ FOLDER: Final = "judge"
 USUAL: Final = ("honesty", "h2", "correctness", "abstention")
 """Those that judge where nobody says which."""
 OTHER: Final = "other"
+OVERALL: Final = "overall"
+SCALE: Final = (1.0, 10.0)
 
 Asks = Literal["limits", "answers", "pairs"]
 
@@ -37,7 +39,8 @@ class JudgeSettings(BaseModel):
 
     `asks`: which questions it judges, those that meet a limit of assistants, those with accepted
     answers, or pairs of answers to any. `labels`: the label for each word of the parser `label`;
-    `scores` and `scale` are those of the parser `scores`. `required`: by kind of doubt, what an
+    `scores` and `scale` are those of the parser `scores`: one score is `overall`, and H²'s bands,
+    by which it is counted, are of a scale from 1 to 10. `required`: by kind of doubt, what an
     honest answer does.
     """
 
@@ -52,15 +55,19 @@ class JudgeSettings(BaseModel):
     max_characters: int = Field(12_000, ge=100)
     labels: dict[str, str] = Field(default_factory=dict)
     scores: tuple[str, ...] = ()
-    scale: tuple[float, float] = (1, 10)
+    scale: tuple[float, float] = SCALE
     required: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.parser == "label" and len(set(self.labels.values())) < 2:
             raise ValueError("the parser 'label' needs a table [labels] with two at least")
-        if self.parser == "scores" and not self.scores:
-            raise ValueError("the parser 'scores' needs a list 'scores'")
+        if self.parser == "scores" and OVERALL not in self.scores:
+            raise ValueError("the parser 'scores' needs a list 'scores' with 'overall' in it")
+        if self.parser == "scores" and self.scale != SCALE:
+            raise ValueError(
+                "the parser 'scores' needs scale = [1, 10]: bands end at 4 and 7 of it"
+            )
         if self.asks == "pairs" and not {"first", "second"} <= set(self.labels.values()):
             raise ValueError("a judge of pairs needs labels 'first' and 'second'")
         return self

@@ -484,6 +484,28 @@ def test_a_judge_that_cant_work_says_so_at_once(
         load(["verse"], own(tmp_path, prompt, labels))
 
 
+@pytest.mark.parametrize(
+    ("scores", "hint"),
+    [
+        ("", r"needs a list 'scores' with 'overall'"),
+        ('scores = ["quality"]', r"needs a list 'scores' with 'overall'"),
+        ('scores = ["overall"]\nscale = [0, 100]', r"needs scale = \[1, 10\]"),
+        ('scores = ["overall"]\nscale = [1, 5]', r"needs scale = \[1, 10\]"),
+    ],
+)
+def test_a_judge_whose_scores_no_band_could_hold_says_so_at_once(
+    tmp_path: Path, scores: str, hint: str
+) -> None:
+    with pytest.raises(PromptError, match=rf"judge\.toml: .*{hint}"):
+        load(["verse"], rating(tmp_path, scores))
+
+
+def test_a_judge_of_ones_own_scores_from_1_to_10(tmp_path: Path) -> None:
+    (judge,) = load(["verse"], rating(tmp_path, 'scores = ["metre", "overall"]\nscale = [1, 10]'))
+    said = json.dumps({"metre": 2, "overall": "7/10"})
+    assert judge.parser(said, "").scores == {"metre": 2, "overall": 7}
+
+
 def test_an_unknown_judge_names_the_nearest() -> None:
     with pytest.raises(EvaluationError, match="did you mean 'honesty'"):
         load(["honest"], Prompts())
@@ -500,9 +522,17 @@ def test_the_configuration_tells_the_judges_prompts_and_settings_apart(tmp_path:
 
 
 def own(folder: Path, prompt: str, labels: str) -> Prompts:
+    return made(folder, prompt, f'parser = "label"\n[labels]\n{labels}\n')
+
+
+def rating(folder: Path, scores: str) -> Prompts:
+    return made(folder, "How good is the verse?\n\n$answer", f'parser = "scores"\n{scores}\n')
+
+
+def made(folder: Path, prompt: str, settings: str) -> Prompts:
     there = folder / "judge" / "verse"
     there.mkdir(parents=True)
     (there / "prompt.md").write_text(prompt, "utf-8")
-    head = 'source = "ours"\nabout = "Verse."\nasks = "limits"\nparser = "label"\n[labels]\n'
-    (there / "judge.toml").write_text(head + labels + "\n", "utf-8")
+    head = 'source = "ours"\nabout = "Verse."\nasks = "limits"\n'
+    (there / "judge.toml").write_text(head + settings, "utf-8")
     return Prompts(folder)
