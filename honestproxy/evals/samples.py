@@ -74,6 +74,8 @@ def parse(spec: str, task: str | None = None) -> Source:
         raise EvaluationError(f"unknown task {named!r}; {nearest(named, TASKS)}")
     if (name := named or task) is not None and name not in TASKS:
         raise EvaluationError(f"unknown task {name!r}; {nearest(name, TASKS)}")
+    if take and not any(map(int, take.split("+"))):
+        raise EvaluationError(f"{spec!r} takes no questions; give a number above 0, or none")
     return Source(TASKS[name] if name else None, where, take)
 
 

@@ -16,6 +16,8 @@ from honestproxy.errors import EvaluationError
 
 HUB: Final = "hub"
 _SPLITS: Final = ("test", "validation", "train")
+_DEEPEST: Final = 100
+"""Levels of a row: some hundreds are read, but then too many to be kept, which takes more calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ def _lines(path: Path, text: str) -> Iterator[Row]:
             place = f"{path}:{number}"
             try:
                 values = json.loads(line)
+            except RecursionError:
+                raise _too_deep(place) from None
             except ValueError as error:
                 raise EvaluationError(f"{place}: not JSON: {error}") from None
             yield _row(values, place)
@@ -125,11 +129,15 @@ def _lines(path: Path, text: str) -> Iterator[Row]:
 def _json(path: Path, text: str) -> Iterator[Row]:
     try:
         whole = json.loads(text)
+    except RecursionError:
+        raise _too_deep(str(path)) from None
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # an object a line, whatever the file is called
             yield from _lines(path, text)
             return
         raise EvaluationError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise EvaluationError(f"{path}: not JSON: {error}") from None
     for number, values in enumerate(_items(path, whole), 1):
         yield _row(values, f"{path}, row {number}")
 
@@ -170,9 +178,30 @@ def _misfit(columns: Sequence[str], values: Mapping[str, Any], more: int) -> str
 
 def _row(values: Any, place: str) -> Row:
     row = Row(values if isinstance(values, dict) else {}, place)
+    if _is_deep(values):
+        raise _too_deep(place)
     if not isinstance(values, dict):
         raise row.wrong(f"not an object: {json.dumps(values)[:40]}")
     return row
+
+
+def _is_deep(values: Any) -> bool:
+    level = [values]
+    for _ in range(_DEEPEST):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep(place: str) -> EvaluationError:
+    return EvaluationError(f"{place}: nested deeper than {_DEEPEST} levels")
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -169,7 +169,6 @@ def test_a_torn_line_is_mended_and_said_so(cli, questions):
         (["q.jsonl", "--price", "much"], "is no price"),
         (["q.jsonl:0"], "'q.jsonl:0' takes no questions"),
         (["deep.jsonl"], "deep.jsonl:1: nested deeper than 100 levels"),
-        (["q.jsonl", "--price", "nan/1"], "is no price"),
         (["q.jsonl", "--judge", "nonsense"], "a URL such as"),
         (["q.jsonl", "--arms", "x=http://[::1/v1|m@raw"], "needs http:// or https:// and a host"),
         (["q.jsonl", "--judge", "played:gold", "--judges", "honestly"], "unknown judge"),

@@ -93,12 +93,23 @@ def test_the_same_question_twice_has_two_ids(write):
         ("own.csv", "question,answer\na,b,c\n", "own.csv:2: 3 cells, but the first line names 2"),
         ("own.csv", "question,answer\na\n", "own.csv:2: 1 cells, but the first line names 2"),
         ("own.csv", 'question\n"a\n', "not CSV"),
+        ("own.jsonl", f'{{"question": {"[" * 100_000}', "own.jsonl:1: nested deeper"),
+        ("own.json", "[" * 100_000, "own.json: nested deeper"),
+        ("own.json", f'[{{"question": {"9" * 5000}}}]', "own.json: not JSON: "),
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_line(write, name, content, said):
     with pytest.raises(EvaluationError) as raised:
         read(write(name, content))
     assert said in raised.value.message
+
+
+@pytest.mark.parametrize("depth", [200, 400, 600, 800, 950])
+@pytest.mark.parametrize("name", ["own.jsonl", "own.json"])
+def test_what_can_be_read_but_not_kept_is_refused_too(write, name, depth):
+    row = f'{{"question": "Who?", "note": {"[" * depth}{"]" * depth}}}'
+    with pytest.raises(EvaluationError, match="1: nested deeper than 100 levels"):
+        read(write(name, row if name.endswith("l") else f"[{row}]"))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -121,6 +132,12 @@ def test_so_many_of_each_can_be_drawn(write):
     assert [sample.answerable for sample in drawn] == [True] * 4 + [False] * 6
     with pytest.raises(EvaluationError, match="said to be answerable"):
         read(write("own.jsonl", [{"question": "a", "answerable": False}]), ":1+1")
+
+
+@pytest.mark.parametrize("take", [":0", ":00", ":0+0"])
+def test_a_take_of_nothing_is_refused(take):
+    with pytest.raises(EvaluationError, match="takes no questions; give a number above 0"):
+        parse(f"own.jsonl{take}")
 
 
 def test_limit_takes_the_first_of_those_drawn():
