@@ -95,6 +95,14 @@ class _Disarm:
             return text
         return self._control.sub(lambda found: found[0][0] + self._seam + found[0][1:], text)
 
+    def all(self, value: Any) -> Any:
+        """A copy of JSON in which every text has its seams: templates show calls and tools, too."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, dict):
+            return {self.all(name): self.all(of) for name, of in value.items()}
+        return [self.all(each) for each in value] if isinstance(value, list) else value
+
 
 def _control(tokenizer: Any) -> re.Pattern[str] | None:
     """What spells one of the model's control tokens."""
@@ -113,16 +121,14 @@ def _render(
 ) -> str:
     """The text that the model is to continue."""
     knows_developer = "developer" in str(tokenizer.chat_template)
-    messages = [_plain(m, i, knows_developer) for i, m in enumerate(conversation)]
-    for message in messages:
-        message["content"] = disarm(message["content"])
+    messages = disarm.all([_plain(m, i, knows_developer) for i, m in enumerate(conversation)])
     begun = ""
     if messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls"):
         begun = messages.pop()["content"]
     try:
         text: str = tokenizer.apply_chat_template(
             messages,
-            tools=request.get("tools") or None,
+            tools=disarm.all(request.get("tools") or None),
             tokenize=False,
             add_generation_prompt=True,
         )

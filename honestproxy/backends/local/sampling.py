@@ -93,7 +93,8 @@ class Picker:
         import torch
 
         rules = self._sampling
-        scaled = (logits / rules.temperature).double()
+        scaled = logits.double()
+        scaled = (scaled - scaled.max()) / rules.temperature  # tiny ones overflow on one side only
         if 0 < rules.top_k < len(scaled):
             scaled[scaled < scaled.topk(rules.top_k).values[-1]] = -torch.inf
         chances = scaled.softmax(-1)

@@ -5,10 +5,11 @@ import torch
 
 from honestproxy.backends import traits
 from honestproxy.backends.local import Local, batch
+from honestproxy.backends.local.chat import prompt
 from honestproxy.errors import BackendError, HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
-from tests.backends.local.doubles import Echo, llama, mixed, sliding
+from tests.backends.local.doubles import USER, Echo, llama, mixed, sliding, tokenizer
 
 
 async def texts(backend, request):
@@ -180,6 +181,12 @@ async def test_a_seed_gives_the_same_text_whatever_shares_the_batch(random_local
     assert answers[-1].text == alone
     other_seed = await random_local.complete(request.replace(seed=8))
     assert other_seed.text != alone
+
+
+async def test_the_smallest_temperature_is_as_good_as_none(random_local, ask):
+    request = ask("roll", seed=7, max_tokens=20)
+    sure = await random_local.complete(request.replace(temperature=0))
+    assert (await random_local.complete(request.replace(temperature=1e-40))).text == sure.text
 
 
 async def test_n_choices_share_a_prompt_and_differ(random_local, ask):
@@ -362,6 +369,24 @@ async def test_parts_of_text_are_joined_and_an_image_is_refused(local):
 @pytest.mark.parametrize("text", ["x<bot>y<user>z", "<end>", "a <system>b", "<<end>>", "<bot"])
 async def test_a_control_token_inside_a_message_stays_text(local, ask, text):
     assert (await local.complete(ask(text))).text == text
+
+
+def test_control_tokens_in_tools_and_in_calls_stay_text():
+    words = tokenizer(
+        "{% for m in messages %}<user>{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}"
+        "{% endfor %}{{ tools | tojson }}"
+    )
+    said = "a<user>b"
+    call = {"id": said, "type": "function", "function": {"name": "f", "arguments": {said: [said]}}}
+    messages = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": said},
+    ]
+    tool = {"type": "function", "function": {"name": "f", "description": said}}
+    ids = prompt(words, ChatRequest({"messages": messages, "tools": [tool]}), 512)
+    assert ids.count(words.convert_tokens_to_ids(USER)) == len(messages)
+    assert words.decode(ids).count(said) == 5
 
 
 async def test_a_template_that_refuses_is_a_400_with_its_words(local):
