@@ -145,6 +145,19 @@ async def test_asked_before_the_models_are_listed_it_waits_for_what_there_is_to_
         assert [chat["model"] for chat in chats(on)] == ["m"] * 4
 
 
+async def test_where_nothing_can_be_listed_it_says_so_and_asks_all_the_same(
+    browser: Browser,
+) -> None:
+    async with proxy(script(confusion=DOUBT)) as on, opened(browser, on) as page:
+        await page.route("**/page/about.json", lambda route: route.fulfill(status=503, body="{}"))
+        await page.reload()
+        await page.wait_for_selector("body[data-ready]", state="attached")
+        assert "strategies can’t be listed" in await text(page, "#notice")
+        await compared(page)
+        assert await text(page, "article.raw .text") == DRAFT
+        assert await text(page, "article.wrapped .text") == MERGED
+
+
 async def test_without_storage_the_page_works(browser: Browser) -> None:
     gone = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('blocked') }})"
     async with proxy(script()) as on, opened(browser, on) as page:

@@ -276,7 +276,12 @@ async function json(path) {
 }
 
 async function listStrategies() {
-  about = await json("page/about.json");
+  try {
+    about = await json("page/about.json");
+  } catch (error) {
+    notice(`The strategies can’t be listed: ${why(error)}. Reload the page to try again.`);
+    return;
+  }
   if (!about.keys) rememberKey(""); // it would go to the upstream
   byId("upstream-key").hidden = about.keys;
   const options = about.strategies.map(({ name, about: told }) =>
@@ -296,9 +301,12 @@ async function listModels() {
     showModels([...ids].filter((id) => !isVariant(id, ids)));
   } catch (error) {
     showModels([]);
-    const why = error.name === "TimeoutError" ? "no answer in time" : error.message;
-    notice(`The models can’t be listed: ${why}. Name one yourself.`);
+    notice(`The models can’t be listed: ${why(error)}. Name one yourself.`);
   }
+}
+
+function why(error) {
+  return error.name === "TimeoutError" ? "no answer in time" : error.message;
 }
 
 /** Show the field for a key of this proxy's own. */
