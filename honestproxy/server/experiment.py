@@ -17,12 +17,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response, StreamingResponse
 
+from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.pipeline import AnyRun
 from honestproxy.server.access.usage import summed
 from honestproxy.server.account import Account, error_of, reason_of
 from honestproxy.server.incoming import json_body
-from honestproxy.settings import Settings, nearest
+from honestproxy.settings import DEFAULT_NAME, Settings, nearest
+from honestproxy.settings.references import blotted
 from honestproxy.strategies import STRATEGIES
 from honestproxy.trace import Trace
 from honestproxy.types import ChatRequest, write
@@ -32,6 +34,9 @@ KEPT: Final = 100_000
 
 _PER_ARM: Final = 10_000
 """Replies of an arm that its times are told of: the last ones."""
+
+_READS: Final = "introspect"
+"""The strategy that can't do without a model's hidden states."""
 
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
@@ -82,10 +87,11 @@ class Arm:
 class Experiment:
     """Assigns each request that chose no strategy to an arm, and keeps the score.
 
-    Raises SettingsError where an arm is no strategy, or one that clients may not choose.
+    Raises SettingsError where an arm is no strategy, one that clients may not choose, or one that
+    needs more of a model than one of the `upstreams` shows.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, upstreams: Upstreams | None = None) -> None:
         self.shares: Mapping[str, float] = settings.experiment or {}
         self._header = settings.experiment_header.lower()
         self._seed = ",".join(f"{name}={share:g}" for name, share in sorted(self.shares.items()))
@@ -93,6 +99,8 @@ class Experiment:
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
         for name in self.shares:
             _check_arm(name, settings.strategies_allowed)
+        if upstreams and _READS in self.shares:
+            _check_read(settings, upstreams)
 
     def is_like(self, other: Experiment) -> bool:
         """Whether both assign alike, so that what was counted goes on."""
@@ -227,6 +235,18 @@ def _check_arm(name: str, allowed: Collection[str] | None) -> None:
             f"experiment: the arm {name!r} is not among strategies_allowed "
             f"({', '.join(allowed)}), so every request that falls to it would be refused"
         )
+
+
+def _check_read(settings: Settings, upstreams: Upstreams) -> None:
+    """Of each upstream that a request may be for: a user's arm doesn't depend on the model."""
+    routed = (name for name, each in settings.upstreams.items() if each.models)
+    for name in (None, *routed):
+        if not hasattr(upstreams.named(name), "read"):
+            spec = blotted(settings.alone(name or DEFAULT_NAME).upstream)
+            raise SettingsError(
+                f"experiment: the arm {_READS!r} reads a model's hidden states, which {spec!r} "
+                "doesn't show, so every request that falls to it would be refused"
+            )
 
 
 def _kinds(doubts: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

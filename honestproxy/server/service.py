@@ -56,7 +56,7 @@ class Service:
         self.catalog = Catalog(self.pipeline, settings)
         self.guard = Guard(settings.host, settings.allowed_hosts)
         self.access: Access = door(settings.keys, before.access if before else None)
-        self.experiment = Experiment(settings)
+        self.experiment = Experiment(settings, opened)
         if before and before.experiment.is_like(self.experiment):
             self.experiment = before.experiment
         self.admission: Admission = before.admission if before else Admission(settings)

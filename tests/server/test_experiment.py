@@ -13,8 +13,9 @@ from honestproxy.errors import SettingsError
 from honestproxy.evals.records import Answered, from_line
 from honestproxy.server import create_app
 from honestproxy.server.experiment import Experiment
-from honestproxy.settings import Settings, load
+from honestproxy.settings import Settings, UpstreamSettings, load
 from tests.proxy import DOUBT, Proxy, ask, proxy, script
+from tests.readers import Reading
 from tests.upstreams import Reply, answer, chunk, event
 
 SHARES = {"raw": 50.0, "gated": 50.0}
@@ -180,6 +181,34 @@ def test_an_arm_that_clients_may_not_choose_is_told_at_the_start() -> None:
     with pytest.raises(SettingsError, match=r"'gated' is not among strategies_allowed \(raw\)"):
         Experiment(Settings(upstream="x:y", experiment=SHARES, strategies_allowed=("raw",)))
     Experiment(Settings(upstream="x:y", experiment=SHARES, strategies_allowed=("raw", "gated")))
+
+
+READS = {"raw": 50.0, "introspect": 50.0}
+DEAD = "http://127.0.0.1:9/v1?key=secret"
+
+
+def test_an_arm_that_the_upstream_cant_have_is_told_at_the_start() -> None:
+    said = r"'introspect' reads a model's hidden states, which 'http://127.0.0.1:9/v1\?key=\*\*\*'"
+    with pytest.raises(SettingsError, match=said):
+        create_app(Settings(upstream=DEAD, experiment=READS))
+
+
+def test_an_arm_that_one_of_the_upstreams_with_models_cant_have_is_told_too() -> None:
+    far = UpstreamSettings(url=DEAD)
+    settings = Settings(upstream="x:y", upstreams={"far": far}, experiment=READS)
+    create_app(settings, Reading(["Hello."]))
+    settings.upstreams["far"] = far.model_copy(update={"models": ("gpt-*",)})
+    with pytest.raises(SettingsError, match="hidden states"):
+        create_app(settings, Reading(["Hello."]))
+
+
+async def test_a_reload_to_an_arm_that_the_upstream_cant_have_leaves_all_as_it_was() -> None:
+    app = create_app(settings := Settings(upstream=DEAD, experiment=SHARES))
+    before = app.service
+    with pytest.raises(SettingsError, match="hidden states"):
+        await app.reload(settings.model_copy(update={"experiment": READS}))
+    assert app.service is before
+    await app.aclose()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
