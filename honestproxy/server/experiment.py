@@ -94,7 +94,9 @@ class Experiment:
     def __init__(self, settings: Settings, upstreams: Upstreams | None = None) -> None:
         self.shares: Mapping[str, float] = settings.experiment or {}
         self._header = settings.experiment_header.lower()
-        self._seed = ",".join(f"{name}={share:g}" for name, share in sorted(self.shares.items()))
+        # In an order of its own: written in another one, the same arms get the same users.
+        self._line = sorted(self.shares.items())
+        self._seed = ",".join(f"{name}={share:g}" for name, share in self._line)
         self._arms = {name: Arm() for name in self.shares}
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
         for name in self.shares:
@@ -120,12 +122,12 @@ class Experiment:
     def arm(self, unit: str) -> str:
         """The arm that a unit always falls to, while the shares are the same."""
         digest = hashlib.sha256(f"{self._seed}\0{unit}".encode("utf-8", "replace")).digest()
-        point = int.from_bytes(digest[:8], "big") / 2**64 * sum(self.shares.values())
-        for name, share in self.shares.items():
+        point = int.from_bytes(digest[:8], "big") / 2**64 * sum(share for _, share in self._line)
+        for name, share in self._line:
             point -= share
             if point < 0:
                 return name
-        return list(self.shares)[-1]  # where rounding left a grain of the line
+        return self._line[-1][0]  # where rounding left a grain of the line
 
     def note(self, account: Account) -> None:
         """Count what became of a request that had fallen to an arm."""

@@ -50,6 +50,14 @@ def test_a_users_arm_is_the_same_after_a_restart() -> None:
     assert [one.arm(user) for user in users] == [other.arm(user) for user in users]
 
 
+def test_a_users_arm_is_the_same_whatever_order_the_arms_are_given_in() -> None:
+    shares = [{"raw": 50, "gated": 30, "single": 20}, {"single": 20, "gated": 30, "raw": 50}]
+    one, other = (Experiment(Settings(upstream="x:y", experiment=given)) for given in shares)
+    users = [f"user {number}" for number in range(200)]
+    assert [one.arm(user) for user in users] == [other.arm(user) for user in users]
+    assert one.is_like(other)
+
+
 async def test_a_user_stays_in_one_arm_and_each_reply_tells_it() -> None:
     async with proxy(script(), experiment=SHARES) as on:
         for user in ("ada", "bob", "cyd", "dan"):
