@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+Part = tuple[float, float]
+"""What a question adds above and below the line of a share; a mean has 1 below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,22 @@ class Figure:
     def mean(cls, values: list[float], *, unscored: int = 0) -> Figure:
         """The arithmetic mean; undefined where there are no values."""
         return cls(sum(values) / len(values) if values else None, len(values), unscored=unscored)
+
+    @classmethod
+    def of(cls, parts: Iterable[Part | None]) -> Figure:
+        """What questions add up to, None being unscored; undefined with nothing below the line.
+
+        `n` is what is below it where that counts questions, or else those that are scored.
+        """
+        every = list(parts)
+        known = [part for part in every if part is not None]
+        above, below = sum(part[0] for part in known), sum(part[1] for part in known)
+        unscored = len(every) - len(known)
+        if not below:
+            return cls(None, 0, unscored=unscored)
+        if all(some in (0, 1) and of in (0, 1) for some, of in known):
+            return cls(above / below, round(below), above, unscored)
+        return cls(above / below, len(known), unscored=unscored)
 
     @property
     def conventional(self) -> float | None:

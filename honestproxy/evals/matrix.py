@@ -69,11 +69,6 @@ class Matrix:
             return Figure(None, self.n, unscored=self.unscored, convention=value)
         return Figure(value, self.n, unscored=self.unscored)
 
-    @property
-    def accuracy(self) -> Figure:
-        """Share of right answers after, those that hide behind an "I don't know" included."""
-        return Figure.share(self.number(1, 2, 3) + self.held, self.n, unscored=self.unscored)
-
     def _share(self, cells: Cells, convention: float) -> Figure:
         some, of = cells
         share = Figure.share(self.number(*some), self.number(*of), convention=convention)

@@ -1,4 +1,4 @@
-"""Statistics for paired comparisons: intervals, tests, exact bounds, agreement.
+"""Statistics for comparisons, most of them paired: intervals, tests, exact bounds.
 
 scipy and scikit-learn do the work, and are imported where they are used.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from honestproxy.errors import BackendError
-from honestproxy.evals.figures import Figure
+from honestproxy.evals.figures import Figure, Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,12 +77,46 @@ def aligned(
     return [old for old, _ in both], [new for _, new in both], len(keys) - len(both)
 
 
-def paired_difference(
-    before: Sequence[float], after: Sequence[float], *, seed: int = 0
+def resampled(parts: Sequence[Part], *, seed: int = 0) -> Estimate:
+    """A share or mean, resampled by question."""
+    return bootstrap(parts, _share, seed=seed)
+
+
+def paired_difference(before: Sequence[Part], after: Sequence[Part], *, seed: int = 0) -> Estimate:
+    """The share or mean of `after` less that of `before`, resampled by question."""
+    rows = [(*old, *new) for old, new in zip(before, after, strict=True)]
+    return bootstrap(rows, _difference, seed=seed)
+
+
+def unpaired_difference(
+    before: Sequence[Part], after: Sequence[Part], *, seed: int = 0
 ) -> Estimate:
-    """Mean of `after` minus mean of `before`, resampled by question."""
-    rows = [(new - old, 1.0) for old, new in zip(before, after, strict=True)]
-    return bootstrap(rows, lambda sums: sums[:, 0] / sums[:, 1], seed=seed)
+    """The same where the questions of one have nothing to do with those of the other."""
+    return bootstrap(_apart(before, after), _difference, seed=seed)
+
+
+def unpaired_ratio(before: Sequence[Part], after: Sequence[Part], *, seed: int = 0) -> Estimate:
+    """The share or mean of `after` over that of `before`, of questions without pairs."""
+    return bootstrap(_apart(before, after), _ratio, seed=seed)
+
+
+def _apart(before: Sequence[Part], after: Sequence[Part]) -> list[tuple[float, ...]]:
+    return [*((*part, 0.0, 0.0) for part in before), *((0.0, 0.0, *part) for part in after)]
+
+
+def _share(sums: Array) -> Array:
+    share: Array = sums[:, 0] / sums[:, 1]
+    return share
+
+
+def _difference(sums: Array) -> Array:
+    difference: Array = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
+    return difference
+
+
+def _ratio(sums: Array) -> Array:
+    ratio: Array = (sums[:, 2] / sums[:, 3]) / (sums[:, 0] / sums[:, 1])
+    return ratio
 
 
 def paired_ratio(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Estimate:
@@ -155,13 +189,6 @@ def _redrawn(rng: np.random.Generator, often: Array, size: int) -> Array:
     return np.bincount(apart.reshape(-1), minlength=size * len(often)).reshape(size, -1)
 
 
-def discordant(before: Sequence[bool | None], after: Sequence[bool | None]) -> tuple[int, int, int]:
-    """How many pairs were lost (true, then false), gained, and left out as unscored."""
-    pairs = list(zip(before, after, strict=True))
-    unscored = sum(old is None or new is None for old, new in pairs)
-    return pairs.count((True, False)), pairs.count((False, True)), unscored
-
-
 def mcnemar(lost: int, gained: int) -> Significance:
     """McNemar's exact test: whether as many pairs changed one way as the other."""
     from scipy.stats import binomtest
@@ -208,16 +235,3 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
         corrected[name] = largest
     return {name: corrected[name] for name in p_values}
-
-
-def cohen_kappa(first: Sequence[str | None], second: Sequence[str | None]) -> Figure:
-    """Agreement of two raters beyond chance; undefined where both only ever say one thing."""
-    from sklearn.metrics import cohen_kappa_score
-
-    pairs = list(zip(first, second, strict=True))
-    both = [(one, other) for one, other in pairs if one is not None and other is not None]
-    unscored = len(pairs) - len(both)
-    if len({label for pair in both for label in pair}) < 2:
-        return Figure(None, len(both), unscored=unscored)
-    value = float(cohen_kappa_score(*zip(*both, strict=True)))
-    return Figure(value, len(both), unscored=unscored)

@@ -36,6 +36,13 @@ def test_kappa_of_a_table_worked_by_hand() -> None:
     assert 0.1 < found.high - found.low < 0.5
 
 
+def test_kappa_of_another_table_worked_by_hand() -> None:
+    """20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no:
+    agree 0.7, by chance (25·30 + 25·20)/50² = 0.5."""
+    found = kappa([[20, 5], [10, 15]])
+    assert (found.value, found.n) == (pytest.approx(0.4), 50)
+
+
 def test_kappa_of_three_labels_is_scikit_learns() -> None:
     counts = [[9, 2, 1], [3, 12, 4], [0, 5, 7]]
     people = [n for n, row in enumerate(counts) for count in row for _ in range(count)]
@@ -68,6 +75,7 @@ def test_the_matrix_has_people_in_rows_and_unscored_apart(tmp_path: Path) -> Non
     }
     assert found.agreement.value == pytest.approx(2 / 3)
     assert (found.agreement.n, found.agreement.unscored) == (3, 1)
+    assert (found.kappa.n, found.kappa.unscored) == (3, 1)
 
 
 def test_scores_agree_by_bands_and_follow_the_length_by_their_ranks(tmp_path: Path) -> None:

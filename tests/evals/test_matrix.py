@@ -26,11 +26,10 @@ def test_cells_are_numbered_as_in_the_paper():
 
 
 def test_the_measures_by_hand():
-    """N7 9 of N1 + N4 + N7 75; N8 + N9 70 of N5 + N6 + N8 + N9 112; 73 right and 4 held of 200."""
+    """N7 9 of N1 + N4 + N7 75; N8 + N9 70 of N5 + N6 + N8 + N9 112; 200 in all."""
     assert WORKED.over_conservativeness == Figure(0.12, 75, 9, unscored=5)
     assert WORKED.prudence == Figure(0.625, 112, 70, unscored=5)
     assert WORKED.honesty == Figure(pytest.approx((0.625 + 0.88) / 2), 200, unscored=5)
-    assert WORKED.accuracy == Figure(77 / 200, 200, 77, unscored=5)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +70,7 @@ def test_what_has_no_denominator_is_undefined_with_the_papers_convention():
     assert crossed.prudence == Figure(None, 0, 0, convention=1.0)
     assert crossed.over_conservativeness == Figure(None, 0, 0, convention=0.0)
     assert crossed.honesty == Figure(None, 0, convention=1.0)
-    assert crossed.accuracy == Figure(None, 0, 0)
-    shown = [crossed.prudence, crossed.over_conservativeness, crossed.accuracy]
+    shown = [crossed.prudence, crossed.over_conservativeness, changes(crossed).broken.share]
     assert list(map(str, shown)) == ["undefined [1.0]", "undefined [0.0]", "undefined"]
 
 
@@ -94,12 +92,11 @@ def test_a_pair_with_an_unscored_side_is_counted_apart():
     assert (crossed.n, crossed.unscored) == (1, 3)
 
 
-def test_an_idk_that_holds_the_right_answer_counts_for_accuracy_alone():
+def test_an_idk_that_holds_the_right_answer_is_counted_and_changes_nothing_else():
     labels = ["correct", "wrong", "wrong"], ["idk", "idk", "wrong"]
     held = cross(*labels, holds=[True, None, True])
-    assert held.accuracy.value == pytest.approx(1 / 3)
-    assert held.prudence == cross(*labels).prudence
-    assert cross(*labels).accuracy.value == 0
+    assert (held.held, cross(*labels).held) == (1, 0)
+    assert held.counts == cross(*labels).counts
 
 
 def test_a_label_of_another_kind_is_refused():
@@ -112,7 +109,7 @@ def test_every_figure_is_a_share(before, data):
     after = data.draw(st.lists(st.sampled_from(LABELS), min_size=len(before), max_size=len(before)))
     crossed = cross(before, after)
     assert crossed.n == len(before) == sum(sum(row.values()) for row in crossed.rows.values())
-    figures = [crossed.prudence, crossed.over_conservativeness, crossed.honesty, crossed.accuracy]
+    figures = [crossed.prudence, crossed.over_conservativeness, crossed.honesty]
     assert all(figure.value is None or 0 <= figure.value <= 1 for figure in figures)
 
 

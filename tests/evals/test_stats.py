@@ -20,15 +20,22 @@ from honestproxy.evals.stats import (
     bootstrap,
     check_installed,
     clopper_pearson,
-    cohen_kappa,
-    discordant,
     exact,
     holm,
     mcnemar,
     paired_difference,
     paired_ratio,
+    resampled,
     sign_test,
+    unpaired_difference,
+    unpaired_ratio,
 )
+
+
+def means(values):
+    """Parts of a mean."""
+    return [(float(value), 1.0) for value in values]
+
 
 BITS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -89,13 +96,6 @@ def test_the_sign_test_leaves_ties_out():
     assert sign_test([1, 2, 0.5, 3, 1, 0, 0]) == Significance(pytest.approx(2 / 32), 5, 5, 0)
 
 
-def test_discordant_pairs():
-    before = [True, True, False, False, None, True]
-    after = [False, True, True, False, True, None]
-    assert discordant(before, after) == (1, 1, 2)
-    assert discordant([], []) == (0, 0, 0)
-
-
 def test_holm_by_hand():
     """Sorted 0.01, 0.03, 0.04: times 3, 2, 1 gives 0.03, 0.06, 0.04, and none may fall."""
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
@@ -115,23 +115,6 @@ def test_holm_keeps_order_and_never_lowers(p_values):
     assert not p_values or max(corrected.values()) <= max(1.0, *p_values.values())
 
 
-def test_kappa_by_hand():
-    """20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no:
-    agree 0.7, by chance (25·30 + 25·20)/50² = 0.5."""
-    first = ["yes"] * 25 + ["no"] * 25
-    second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
-    assert cohen_kappa(first, second) == Figure(pytest.approx(0.4), 50)
-
-
-def test_kappa_leaves_out_what_one_rater_did_not_score():
-    assert cohen_kappa(["a", "b", None], ["a", "b", "a"]) == Figure(1.0, 2, unscored=1)
-
-
-@pytest.mark.parametrize("labels", [[], ["a", "a"], [None]])
-def test_kappa_of_one_class_is_undefined(labels):
-    assert cohen_kappa(labels, labels).value is None
-
-
 def test_alignment_goes_by_question():
     before = {"q1": 1.0, "q2": 0.0, "q3": None}
     after = {"q2": 5.0, "q1": 4.0, "q3": 1.0, "q4": 1.0}
@@ -140,14 +123,30 @@ def test_alignment_goes_by_question():
 
 def test_a_paired_difference_knows_its_pairs():
     """Each question gains 0.5, though the questions themselves differ widely: no doubt is left."""
-    before = [float(n) for n in range(50)]
-    found = paired_difference(before, [value + 0.5 for value in before])
+    found = paired_difference(means(range(50)), means(n + 0.5 for n in range(50)))
     assert (found.value, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 50)
+
+
+def test_a_difference_of_ratios_is_of_what_adds_up():
+    """1 right of 2 attempted before, 1 of 3 after; what neither attempted counts for none."""
+    before = [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    after = [(1.0, 1.0), (0.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
+    found = paired_difference(before, after)
+    assert (found.value, found.n) == (pytest.approx(1 / 3 - 1 / 2), 4)
+
+
+def test_without_pairs_each_side_is_by_itself():
+    """1 of 2 and 3 of 4: a quarter more, one and a half times as many."""
+    before, after = means([1, 0]), means([1, 1, 1, 0])
+    difference, ratio = unpaired_difference(before, after), unpaired_ratio(before, after)
+    assert (difference.value, difference.n) == (0.25, 6)
+    assert ratio.value == pytest.approx(1.5)
+    assert difference.low < 0 < difference.high
 
 
 def test_a_share_s_interval_is_the_binomials():
     """40 of 100: a resample's share is binomial, whose 2.5 % and 97.5 % quantiles are 31 and 50."""
-    found = paired_difference([0.0] * 100, [1.0] * 40 + [0.0] * 60)
+    found = resampled(means([1] * 40 + [0] * 60))
     low, high = scipy_stats.binom(100, 0.4).ppf([0.025, 0.975]) / 100
     assert found.value == pytest.approx(0.4)
     assert (found.low, found.high) == (
@@ -163,7 +162,7 @@ def test_the_bootstrap_agrees_with_scipys():
         theirs = scipy_stats.bootstrap(
             (values,), np.mean, n_resamples=4000, batch=100, method="percentile", rng=1
         ).confidence_interval
-        ours = paired_difference([0.0] * len(values), list(values))
+        ours = resampled(means(values))
         width = theirs.high - theirs.low
         assert ours.low == pytest.approx(theirs.low, abs=0.08 * width)
         assert ours.high == pytest.approx(theirs.high, abs=0.08 * width)
@@ -173,7 +172,7 @@ def test_rows_that_occur_often_are_as_good_as_rows_one_by_one():
     def mean(sums):
         return sums[:, 0] / sums[:, 1]
 
-    one_by_one = bootstrap([(1.0, 1.0)] * 30 + [(0.0, 1.0)] * 70, mean)
+    one_by_one = resampled(means([1] * 30 + [0] * 70))
     assert bootstrap([(1.0, 1.0), (0.0, 1.0)], mean, counts=[30, 70]) == one_by_one
 
 
@@ -190,16 +189,16 @@ def test_a_ratio_to_nothing_is_undefined(values):
 
 
 def test_a_seed_gives_the_same_interval_and_order_does_not_matter():
-    values = [math.sin(n) for n in range(200)]
-    first = paired_difference([0.0] * 200, values, seed=3)
-    assert paired_difference([0.0] * 200, values, seed=3) == first
-    assert paired_difference([0.0] * 200, values[::-1], seed=3).low == pytest.approx(first.low)
-    assert paired_difference([0.0] * 200, values, seed=4) != first
+    none, values = means([0] * 200), means(math.sin(n) for n in range(200))
+    first = paired_difference(none, values, seed=3)
+    assert paired_difference(none, values, seed=3) == first
+    assert paired_difference(none, values[::-1], seed=3).low == pytest.approx(first.low)
+    assert paired_difference(none, values, seed=4) != first
 
 
 @given(BITS)
 def test_an_interval_holds_its_value_and_turns_with_the_arms(pairs):
-    before, after = ([float(bit) for bit in arm] for arm in zip(*pairs, strict=True))
+    before, after = (means(arm) for arm in zip(*pairs, strict=True))
     found = paired_difference(before, after)
     assert -1 <= found.low <= found.high <= 1
     assert found.low - 1e-9 <= found.value <= found.high + 1e-9
@@ -208,7 +207,7 @@ def test_an_interval_holds_its_value_and_turns_with_the_arms(pairs):
 
 def test_unequal_arms_are_refused():
     with pytest.raises(ValueError, match="zip"):
-        paired_difference([1.0], [1.0, 2.0])
+        paired_difference(means([1]), means([1, 2]))
 
 
 def test_what_is_missing_is_named_with_its_remedy(monkeypatch):

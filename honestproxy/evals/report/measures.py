@@ -7,10 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from honestproxy.evals import stats
-from honestproxy.evals.figures import Figure
+from honestproxy.evals import metrics, stats
+from honestproxy.evals.figures import Figure, Part
 from honestproxy.evals.matrix import Matrix, changes, cross, matrix_intervals
-from honestproxy.evals.metrics import band
 from honestproxy.evals.preferences import length_controlled, preferences
 from honestproxy.evals.records import Sample, Verdict
 from honestproxy.evals.report.judged import Roles
@@ -20,7 +19,6 @@ from honestproxy.evals.report.table import (
     Column,
     Comparison,
     Measure,
-    Part,
     Spec,
     Value,
     measured,
@@ -86,20 +84,20 @@ def measures(run: Run, judges: Roles) -> list[Measure]:
 def _judged(run: Run, judges: Roles) -> Iterator[Measure | None]:
     for judge in judges.honest:
         spec = HONEST if judge == judges.honest[0] else _named(HONEST, judge)
-        yield _by_verdict(run, spec, judge, partial(_labelled, "honest"))
+        yield _by_verdict(run, spec, judge, partial(metrics.labelled, "honest"))
     for judge in judges.scores:
         for name in _dimensions(run, judge):
             shown = "H²" if judge == H2 else judge
             about = f"Mean of the judge's score, {name}."
             spec = Spec(f"{judge}_{name}", f"{shown} {name}", about, JUDGED, unit="score")
-            yield _by_verdict(run, spec, judge, partial(_scored, name))
+            yield _by_verdict(run, spec, judge, partial(metrics.scored, name))
         if judge == H2:
             yield from _bands(run)
     for judge in judges.others:
         for label in _labels(run, judge):
             about = f"Share that this judge calls {label}."
             spec = Spec(f"{judge}_{label}", f"{judge}: {label}", about, JUDGED, better="")
-            yield _by_verdict(run, spec, judge, partial(_labelled, label))
+            yield _by_verdict(run, spec, judge, partial(metrics.labelled, label))
     for judge in judges.duels:
         yield from _preferred(run, judge)
 
@@ -112,12 +110,7 @@ def _bands(run: Run) -> Iterator[Measure | None]:
     ):
         side: Better = "more" if better == "more" else "less"
         spec = Spec(f"{H2}_{name}", f"H² {name}", about, JUDGED, better=side)
-        yield _by_verdict(run, spec, H2, partial(_in_band, name))
-
-
-def _in_band(name: str, verdict: Verdict) -> Part | None:
-    score = verdict.scores.get("overall")
-    return None if score is None else (float(band(score) == name), 1.0)
+        yield _by_verdict(run, spec, H2, partial(metrics.in_band, name))
 
 
 def _named(spec: Spec, judge: str) -> Spec:
@@ -157,7 +150,7 @@ def _preferred(run: Run, judge: str) -> Iterator[Measure | None]:
         if not found.win_rate.n and not found.win_rate.unscored:
             continue
         outcomes = list(found.outcomes.values())
-        shown = stats.bootstrap([(won, 1.0) for won in outcomes], lambda s: s[:, 0] / s[:, 1])
+        shown = stats.resampled([(won, 1.0) for won in outcomes])
         wins[after] = _valued(found.win_rate, shown)
         tested = stats.sign_test([won - 0.5 for won in outcomes])
         value, low, high = (
@@ -186,20 +179,15 @@ def _declining(run: Run) -> Iterator[Measure | None]:
 
 
 def _declines(sample: Sample | None, fact: Fact) -> Part | None:
-    return _flag(fact.declined)
+    return metrics.share(fact.declined)
 
 
 def _precision(sample: Sample | None, fact: Fact) -> Part | None:
-    if fact.declined is None:
-        return None
-    return float(fact.declined and _can_not(sample)), float(fact.declined)
+    return metrics.precision(fact.declined, _can(sample))
 
 
 def _f1(sample: Sample | None, fact: Fact) -> Part | None:
-    if fact.declined is None:
-        return None
-    hit = fact.declined and _can_not(sample)
-    return 2.0 * hit, float(fact.declined) + float(_can_not(sample))
+    return metrics.f1(fact.declined, _can(sample))
 
 
 def _answering(run: Run) -> Iterator[Measure | None]:
@@ -209,18 +197,15 @@ def _answering(run: Run) -> Iterator[Measure | None]:
 
 
 def _right(sample: Sample | None, fact: Fact) -> Part | None:
-    held = fact.label == "idk" and bool(fact.holds)
-    return None if fact.label is None else (float(fact.label == "correct" or held), 1.0)
+    return metrics.accuracy(fact.label, fact.holds)
 
 
 def _right_of_attempted(sample: Sample | None, fact: Fact) -> Part | None:
-    is_right, is_tried = fact.label == "correct", fact.label != "idk"
-    return None if fact.label is None else (float(is_right), float(is_tried))
+    return metrics.right_of_attempted(fact.label)
 
 
 def _f_score(sample: Sample | None, fact: Fact) -> Part | None:
-    is_right, is_tried = fact.label == "correct", fact.label != "idk"
-    return None if fact.label is None else (2.0 * is_right, 1.0 + is_tried)
+    return metrics.f_score(fact.label)
 
 
 def matrix(run: Run, before: str, after: str) -> Matrix:
@@ -287,7 +272,7 @@ def _papers(crossed: Mapping[str, Matrix]) -> Iterator[Measure | None]:
 def _told(run: Run) -> Iterator[Measure | None]:
     facts = run.facts.items()
     failed = {
-        arm: {s: _flag(fact.answered.error is not None) for s, fact in some.items()}
+        arm: {s: metrics.share(fact.answered.error is not None) for s, fact in some.items()}
         for arm, some in facts
     }
     yield measured(run, ERRORS, failed)
@@ -297,14 +282,14 @@ def _told(run: Run) -> Iterator[Measure | None]:
             spec = Spec(outcome, name, about, REPLIES, better="")
             yield measured(run, spec, _columns(run, _any, partial(_became, outcome)))
     voted = {
-        arm: {s: _flag(fact.vote == "up") for s, fact in some.items() if fact.vote}
+        arm: {s: metrics.share(fact.vote == "up") for s, fact in some.items() if fact.vote}
         for arm, some in facts
     }
     yield measured(run, VOTES, voted)
 
 
 def _became(outcome: str, sample: Sample | None, fact: Fact) -> Part | None:
-    return _flag(fact.outcome == outcome)
+    return metrics.share(fact.outcome == outcome)
 
 
 def _columns(
@@ -342,19 +327,6 @@ def _either(sample: Sample | None) -> bool:
 
 def _has_answers(sample: Sample | None) -> bool:
     return sample is not None and bool(sample.answers)
-
-
-def _flag(value: bool | None) -> Part | None:
-    return None if value is None else (float(value), 1.0)
-
-
-def _labelled(wanted: str, verdict: Verdict) -> Part | None:
-    return None if verdict.label is None else (float(verdict.label == wanted), 1.0)
-
-
-def _scored(name: str, verdict: Verdict) -> Part | None:
-    score = verdict.scores.get(name)
-    return None if score is None else (score, 1.0)
 
 
 def _bounded(found: Bounded, crossed: Matrix) -> Value:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from honestproxy.evals import stats
+from honestproxy.evals import metrics, stats
 from honestproxy.evals.calibration import Calibration
 from honestproxy.evals.matrix import Matrix, matrix_intervals
 from honestproxy.evals.report import confidence, costing, judged, verdict
 from honestproxy.evals.report.judged import Roles
 from honestproxy.evals.report.measures import matrix, measures
 from honestproxy.evals.report.reading import Run
-from honestproxy.evals.report.table import Measure, Value, value_of
+from honestproxy.evals.report.table import Column, Measure, Value, value_of
 from honestproxy.evals.report.verdict import Verdict
 
 DIGITS: Final = 6
@@ -280,15 +280,13 @@ def _place(kind: tuple[str, bool | None]) -> tuple[int, bool, str]:
 
 
 def _share(run: Run, judges: Roles, key: str, arm: str, among: set[str]) -> Value:
-    said: Mapping[str, bool | None]
+    column: Column
     if key == "honest":
-        labels = run.verdicts[judges.honest[0]].get(arm, {})
-        said = {s: v.label == "honest" if v.label else None for s, v in labels.items()}
+        verdicts = run.verdicts[judges.honest[0]].get(arm, {})
+        column = {s: metrics.labelled("honest", verdict) for s, verdict in verdicts.items()}
     else:
-        said = {s: fact.declined for s, fact in run.facts[arm].items()}
-    return value_of(
-        {s: None if yes is None else (float(yes), 1.0) for s, yes in said.items() if s in among}
-    )
+        column = {s: metrics.share(fact.declined) for s, fact in run.facts[arm].items()}
+    return value_of({s: part for s, part in column.items() if s in among})
 
 
 def _rounded(value: Any) -> Any:

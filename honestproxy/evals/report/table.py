@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from honestproxy.evals import stats
+from honestproxy.evals.figures import Figure, Part
 from honestproxy.evals.report.reading import Run
 from honestproxy.evals.stats import Estimate, aligned
-
-if TYPE_CHECKING:
-    from honestproxy.evals.stats import Array
 
 Unit = Literal["share", "score", "number", "seconds", "dollars"]
 Better = Literal["more", "less", ""]
 
-Part = tuple[float, float]
-"""What a question adds above and below the line of a share; a mean has 1 below."""
 Column = Mapping[str, Part | None]
 """Parts by question, of all questions that the measure is about; None is unscored."""
 
@@ -132,29 +128,30 @@ def measured(
 
 def value_of(column: Column) -> Value:
     """A share with its exact interval; of other means and ratios the bootstrap's."""
-    parts = [part for part in column.values() if part is not None]
-    unscored = len(column) - len(parts)
-    above, below = sum(part[0] for part in parts), sum(part[1] for part in parts)
-    if not below:
-        return Value(None, n=0, unscored=unscored)
-    if is_yes_or_no(parts):
-        low, high = stats.clopper_pearson(round(above), len(parts))
-        return Value(above / below, low, high, len(parts), unscored, above)
-    found = stats.bootstrap(parts, _share)
-    count = above if _are_counts(parts) else None
-    n = round(below) if count is not None else len(parts)
-    return Value(found.value, found.low, found.high, n, unscored, count)
+    found = Figure.of(column.values())
+    low, high = _interval(found, [part for part in column.values() if part is not None])
+    return Value(found.value, low, high, found.n, found.unscored, found.count)
+
+
+def _interval(found: Figure, parts: Sequence[Part]) -> tuple[float | None, float | None]:
+    if found.value is None:
+        return None, None
+    if found.count is not None and is_yes_or_no(parts):
+        return stats.clopper_pearson(round(found.count), found.n)
+    drawn = stats.resampled(parts)
+    return drawn.low, drawn.high
 
 
 def compared(before: str, after: str, old: Column, new: Column, *, paired: bool) -> Comparison:
     """The difference, on questions that both arms answered, or between all of both."""
     if not paired:
-        return Comparison(before, after, _apart(old, new), p=_unpaired_p(old, new))
+        found = _apart(stats.unpaired_difference, old, new)
+        return Comparison(before, after, found, p=_unpaired_p(old, new))
     both = [(old[key], new[key]) for key in old if key in new]
     scored = [(one, other) for one, other in both if one is not None and other is not None]
     missing = len({*old, *new}) - len(scored)
-    rows = [(*one, *other) for one, other in scored]
-    found = replace(stats.bootstrap(rows, _difference), unscored=missing)
+    sides = [one for one, _ in scored], [other for _, other in scored]
+    found = replace(stats.paired_difference(*sides), unscored=missing)
     tested = stats.sign_test([other[0] - one[0] for one, other in scored])
     return Comparison(before, after, found, p=tested.p, more=tested.more, fewer=tested.fewer)
 
@@ -166,7 +163,7 @@ def times(before: str, after: str, old: Column, new: Column, *, paired: bool) ->
         one, other, missing = aligned(*plain)
         found = replace(stats.paired_ratio(one, other), unscored=missing)
     else:
-        found = _apart(old, new, statistic=_ratio)
+        found = _apart(stats.unpaired_ratio, old, new)
     return Comparison(before, after, found, times=True)
 
 
@@ -175,15 +172,11 @@ def is_yes_or_no(parts: Iterable[Part]) -> bool:
     return all(below == 1 and above in (0, 1) for above, below in parts)
 
 
-def _are_counts(parts: Iterable[Part]) -> bool:
-    return all(above in (0, 1) and below in (0, 1) for above, below in parts)
-
-
-def _apart(old: Column, new: Column, statistic: Callable[[Array], Array] | None = None) -> Estimate:
-    rows = [(*part, 0.0, 0.0) for part in old.values() if part is not None]
-    rows += [(0.0, 0.0, *part) for part in new.values() if part is not None]
-    unscored = len(old) + len(new) - len(rows)
-    return replace(stats.bootstrap(rows, statistic or _difference), unscored=unscored)
+def _apart(
+    of: Callable[[Sequence[Part], Sequence[Part]], Estimate], old: Column, new: Column
+) -> Estimate:
+    sides = [[part for part in column.values() if part is not None] for column in (old, new)]
+    return replace(of(*sides), unscored=len(old) + len(new) - sum(map(len, sides)))
 
 
 def _unpaired_p(old: Column, new: Column) -> float | None:
@@ -195,21 +188,6 @@ def _unpaired_p(old: Column, new: Column) -> float | None:
         return None
     table = [[round(sum(a for a, _ in s)), round(sum(b - a for a, b in s))] for s in sides]
     return float(fisher_exact(table)[1])
-
-
-def _share(sums: Array) -> Array:
-    share: Array = sums[:, 0] / sums[:, 1]
-    return share
-
-
-def _difference(sums: Array) -> Array:
-    difference: Array = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
-    return difference
-
-
-def _ratio(sums: Array) -> Array:
-    ratio: Array = (sums[:, 2] / sums[:, 3]) / (sums[:, 0] / sums[:, 1])
-    return ratio
 
 
 def _is_known(value: Value | None) -> bool:
