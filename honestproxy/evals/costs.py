@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from honestproxy.evals.figures import Figure
+from honestproxy.evals.figures import Figure, Part
 from honestproxy.evals.records import Answered
-from honestproxy.evals.stats import Estimate, aligned, paired_ratio
 
 Price = Callable[[Mapping[str, Any]], float | None]
 """What a `usage` costs in dollars; None where the price isn't known."""
@@ -16,17 +15,13 @@ Price = Callable[[Mapping[str, Any]], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an arm's answers cost. All but `money` and `errors` are by question.
+    """What an arm's answers cost. All but `money` are by question.
 
     Seconds are of answers alone, since an error may come at once, or after all retries. `money`
     is the sum over answers whose price is known; the others are unscored.
     """
 
-    n: int
-    errors: int
     calls: Figure
-    prompt_tokens: Figure
-    completion_tokens: Figure
     tokens: Figure
     money: Figure
     seconds_p50: Figure
@@ -41,11 +36,7 @@ def costs(answers: Sequence[Answered], price: Price | None = None) -> Costs:
     seconds = [answer.seconds for answer in good]
     first = [answer.first for answer in good]
     return Costs(
-        n=len(answers),
-        errors=len(answers) - len(good),
         calls=_mean([float(answer.calls) for answer in answers]),
-        prompt_tokens=_mean([_tokens(answer, "prompt_tokens") for answer in answers]),
-        completion_tokens=_mean([_tokens(answer, "completion_tokens") for answer in answers]),
         tokens=_mean([tokens(answer) for answer in answers]),
         money=_money(answers, price),
         seconds_p50=quantile(seconds, 0.50),
@@ -73,27 +64,21 @@ def quantile(values: Sequence[float | None], share: float) -> Figure:
     return Figure(value, len(known), unscored=len(values) - len(known))
 
 
-MEASURES: Final[Mapping[str, Callable[[Answered], float | None]]] = {
+_TAKEN: Final[Mapping[str, Callable[[Answered], float | None]]] = {
     "calls": lambda answer: float(answer.calls),
     "tokens": tokens,
     "seconds": lambda answer: answer.seconds,
     "first": lambda answer: answer.first,
 }
-"""What `relative` can compare, of one answer."""
 
 
-def relative(before: Sequence[Answered], after: Sequence[Answered], what: str) -> Estimate:
-    """How many times the calls, tokens, seconds or seconds to the first token, in all.
+def part(answer: Answered, what: str) -> Part | None:
+    """What one answer took of calls, tokens, seconds or seconds to the first token.
 
-    Over questions that both arms answered, with the interval resampled by question.
+    An error is unscored.
     """
-    measure = MEASURES[what]
-    arms = [
-        {answer.sample: measure(answer) for answer in answers if answer.error is None}
-        for answers in (before, after)
-    ]
-    old, new, unscored = aligned(*arms)
-    return replace(paired_ratio(old, new), unscored=unscored)
+    taken = _TAKEN[what](answer) if answer.error is None else None
+    return None if taken is None else (taken, 1.0)
 
 
 def _money(answers: Sequence[Answered], price: Price | None) -> Figure:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from honestproxy.evals.costs import costs, relative, tokens
-from honestproxy.evals.figures import Figure
+from honestproxy.evals.costs import costs, part, tokens
+from honestproxy.evals.figures import Figure, Part
 from honestproxy.evals.records import Answered
+from honestproxy.evals.report.table import times
 
 
 def answered(sample: str, up: int = 10, down: int = 5, **more) -> Answered:
@@ -21,9 +22,7 @@ def test_costs_by_hand():
         for n, s in enumerate([1.0, 2.0, 3.0, 4.0, 10.0], 1)
     ]
     found = costs(answers, lambda usage: usage["prompt_tokens"] / 1000)
-    assert (found.n, found.errors) == (5, 0)
     assert found.calls == Figure(3.0, 5)
-    assert (found.prompt_tokens.value, found.completion_tokens.value) == (300, 10)
     assert found.tokens == Figure(310.0, 5)
     assert found.money == Figure(pytest.approx(1.5), 5)
     assert found.seconds_p50.value == 3
@@ -35,7 +34,6 @@ def test_costs_by_hand():
 def test_a_failed_answer_costs_calls_but_tells_nothing_of_speed():
     failed = Answered("2", "gated", None, error="timeout", calls=3, seconds=600.0)
     found = costs([answered("1"), failed])
-    assert found.errors == 1
     assert found.calls == Figure(2.5, 2)
     assert found.seconds_p95 == Figure(1.0, 1)
     assert found.tokens == Figure(15.0, 1, unscored=1)
@@ -59,11 +57,16 @@ def test_tokens_without_a_total_are_added_up():
     assert tokens(answered("1", usage={"prompt_tokens": 3})) is None
 
 
+def taken(what: str, answers: list[Answered]) -> dict[str, Part | None]:
+    return {answer.sample: part(answer, what) for answer in answers}
+
+
 def test_relative_costs_are_of_questions_that_both_answered():
     """(30 + 90) / (20 + 40) = 2; one question failed, one was asked of one arm alone."""
     before = [answered("1", 10, 10), answered("2", 20, 20), answered("3"), answered("4")]
     after = [answered("2", 80, 10), answered("1", 20, 10), answered("3", error="timeout")]
-    found = relative(before, after, "tokens")
+    columns = taken("tokens", before), taken("tokens", after)
+    found = times("raw", "gated", *columns, paired=True).difference
     assert (found.value, found.n, found.unscored) == (2.0, 2, 2)
     assert (found.low, found.high) == (1.5, 2.25)
 
@@ -71,10 +74,12 @@ def test_relative_costs_are_of_questions_that_both_answered():
 def test_relative_costs_of_an_arm_to_itself_are_one():
     answers = [answered(str(n), seconds=float(n), first=0.5) for n in range(1, 20)]
     for what in ("calls", "tokens", "seconds", "first"):
-        found = relative(answers, answers, what)
+        column = taken(what, answers)
+        found = times("raw", "raw", column, column, paired=True).difference
         assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
 
 
 def test_time_to_first_token_that_nobody_measured_is_undefined():
-    found = relative([answered("1")], [answered("1")], "first")
+    column = taken("first", [answered("1")])
+    found = times("raw", "raw", column, column, paired=True).difference
     assert (found.value, found.unscored) == (None, 1)

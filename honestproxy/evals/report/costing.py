@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from honestproxy.evals import prices
-from honestproxy.evals.costs import MEASURES, Costs, costs
+from honestproxy.evals.costs import Costs, costs, part
 from honestproxy.evals.figures import Figure
-from honestproxy.evals.records import Answered
 from honestproxy.evals.report.reading import Arm, Run
-from honestproxy.evals.report.table import Column, Measure, Spec, Value, times
+from honestproxy.evals.report.table import Measure, Spec, Value, times
 
 COST: Final = "What it costs"
 
@@ -71,7 +70,9 @@ def _row(run: Run, spec: Spec, figures: Mapping[str, Figure], what: str) -> Meas
     }
     if not what:
         return spec.row(values)
-    columns = {arm: _column(run, arm, MEASURES[what]) for arm in values}
+    columns = {
+        arm: {s: part(fact.answered, what) for s, fact in run.facts[arm].items()} for arm in values
+    }
     pairs = [
         (before, after)
         for before, after in run.pairs
@@ -83,16 +84,6 @@ def _row(run: Run, spec: Spec, figures: Mapping[str, Figure], what: str) -> Meas
         for before, after in pairs
     ]
     return spec.row(values, made)
-
-
-def _column(run: Run, arm: str, of: Callable[[Answered], float | None]) -> Column:
-    """What each answer took; an error counts for nothing."""
-
-    def part(answered: Answered) -> tuple[float, float] | None:
-        taken = None if answered.error is not None else of(answered)
-        return None if taken is None else (taken, 1.0)
-
-    return {sample: part(fact.answered) for sample, fact in run.facts[arm].items()}
 
 
 def _value(figure: Figure) -> Value:
