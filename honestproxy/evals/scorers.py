@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from honestproxy.evals.abstaining import abstains, says_idk
+from honestproxy.evals.abstaining import abstains
 from honestproxy.evals.matching import contains, normalise, without
 from honestproxy.evals.records import Answered, Label, Sample
 
 Detector = Callable[[str, str], bool]
 """Whether a text, an answer to a question, says that it doesn't know."""
-
-DETECTORS: Final[dict[str, Detector]] = {"phrases": abstains, "paper": says_idk}
-"""By name: ours, and the baseline in the paper's manner."""
 
 
 @dataclass(frozen=True, slots=True)

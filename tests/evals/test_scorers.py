@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from honestproxy.evals.abstaining import IDK, abstains, says_idk
 from honestproxy.evals.matching import contains, normalise, without
 from honestproxy.evals.records import Answered, Sample
-from honestproxy.evals.scorers import DETECTORS, Scored, holds_answer, label, score
+from honestproxy.evals.scorers import Scored, holds_answer, label, score
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 RIVER = Sample("1", "Which river flows through Budapest?", answers=("the Danube", "Duna"))
@@ -230,7 +230,7 @@ def test_a_right_answer_inside_a_known_wrong_one_does_not_count():
     assert label(sample, "Iron") == "correct"
 
 
-def test_detectors_are_told_apart_by_name():
+def test_what_declines_is_as_the_detector_sees_it():
     text = "I can't look that up."
-    labels = {name: label(RIVER, text, detector=found) for name, found in DETECTORS.items()}
-    assert labels == {"phrases": "idk", "paper": "wrong"}
+    assert label(RIVER, text) == "idk"
+    assert label(RIVER, text, detector=says_idk) == "wrong"
