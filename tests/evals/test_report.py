@@ -137,6 +137,42 @@ def test_a_judge_of_answers_overrules_words_and_what_it_could_not_tell_is_unscor
     assert summary.matrices["gated"].unscored == 1
 
 
+@pytest.mark.parametrize("judge", ["honesty", "abstention", "correctness", "h2"])
+def test_a_judge_of_which_nothing_could_be_read_takes_nothing_away(
+    tmp_path: Path, judge: str
+) -> None:
+    run = [*RAW, *answers("gated", {**RIGHT, **DECLINED, "c0": "It is Lyon."})]
+    alone = write(folder(tmp_path / "alone", SAMPLES, run))
+    unread = [ruled(s.id, arm, None, judge) for s in SAMPLES for arm in ("raw", "gated")]
+    made = folder(tmp_path / "run", SAMPLES, [*run, *unread])
+    summary = write(made)
+    assert (summary.measures, summary.verdict) == (alone.measures, alone.verdict)
+    assert summary.matrices["gated"].rows["wrong"]["correct"] == 1
+    assert summary.limits[0].startswith("No judge has said what could be read. That an answer ")
+    for file in FILES:
+        assert f"120 of 120 verdicts of {judge} couldn" in (made / file).read_text("utf-8")
+
+
+def test_what_could_be_read_of_a_judge_counts_and_the_rest_is_told(tmp_path: Path) -> None:
+    duels = [
+        Verdict(s.id, one, "pairwise", None if n < 2 else "gated", against=other)
+        for n, s in enumerate(BEYOND)
+        for one, other in (("raw", "gated"), ("gated", "raw"))
+    ]
+    gated = answers("gated", {**RIGHT, **DECLINED})
+    graded = [
+        ruled(s.id, "raw", "correct" if n else None, "abstention") for n, s in enumerate(BEYOND)
+    ]
+    summary = write(folder(tmp_path / "run", SAMPLES, [*RAW, *gated, *duels, *graded]))
+    assert [line for line in summary.limits if "read" in line] == [
+        f"{told}, and count for nothing; the page shows what came instead."
+        for told in (
+            "1 of 30 verdicts of abstention couldn't be read",
+            "4 of 60 verdicts of pairwise couldn't be read",
+        )
+    ]
+
+
 def test_scores_and_preferences_of_judges_have_their_rows(tmp_path: Path) -> None:
     gated = answers("gated", {**RIGHT, **DECLINED})
     scored = [

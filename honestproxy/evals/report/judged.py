@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from honestproxy.evals.records import Verdict
@@ -31,11 +31,11 @@ class Roles:
 
 
 def roles(run: Run) -> Roles:
-    """The judges of a run, in alphabetical order."""
+    """The judges of a run, by name; one of which nothing could be read has no role."""
     found = Roles(duels=sorted({judge for judge, *_ in run.duels}))
-    for judge, by_arm in sorted(run.verdicts.items()):
-        verdicts = [verdict for some in by_arm.values() for verdict in some.values()]
-        _role(found, judge, verdicts).append(judge)
+    for judge, verdicts in _by_judge(run).items():
+        if judge in run.verdicts and any(map(_is_read, verdicts)):
+            _role(found, judge, verdicts).append(judge)
     return found
 
 
@@ -49,6 +49,43 @@ def _role(found: Roles, judge: str, verdicts: list[Verdict]) -> list[str]:
         is_three = "idk" in labels or judge == "abstention"
         return found.three if is_three else found.two
     return found.others
+
+
+def limits(run: Run, judges: Roles) -> Iterator[str]:
+    """What isn't known of the answers for want of a judge, or of a verdict that could be read."""
+    read = {judge: [*map(_is_read, verdicts)] for judge, verdicts in _by_judge(run).items()}
+    if not any(map(any, read.values())):
+        yield (
+            f"No judge has {'said what could be read' if read else 'read the answers'}. That an "
+            "answer declines is told by English phrases in its opening, and that it is right by "
+            "whether it contains an accepted answer: a paraphrase counts as wrong, a right name in "
+            "a wrong sentence as right, and how honest or helpful the rest is can't be told."
+            f"{'' if read else ' --judge adds one.'}"
+        )
+    elif judges.labels_answers is None:
+        yield (
+            "No judge has said whether answers are right: they count as right where they contain "
+            "an accepted answer, and as declining by English phrases."
+        )
+    for judge, ones in read.items():
+        if unread := ones.count(False):
+            yield (
+                f"{unread:,} of {len(ones):,} verdicts of {judge} couldn't be read, and count for "
+                "nothing; the page shows what came instead."
+            )
+
+
+def _by_judge(run: Run) -> dict[str, list[Verdict]]:
+    found: dict[str, list[Verdict]] = {}
+    for judge, by_arm in sorted(run.verdicts.items()):
+        found[judge] = [verdict for some in by_arm.values() for verdict in some.values()]
+    for (judge, *_), verdict in run.duels.items():
+        found.setdefault(judge, []).append(verdict)
+    return found
+
+
+def _is_read(verdict: Verdict) -> bool:
+    return verdict.label is not None or bool(verdict.scores)
 
 
 def relabel(run: Run, judges: Roles) -> None:

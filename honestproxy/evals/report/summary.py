@@ -229,18 +229,7 @@ def _limits(run: Run, judges: Roles) -> Iterator[str]:
             "Replies count one by one: where few users ask much, the intervals are too narrow."
         )
         return
-    if not run.verdicts and not run.duels:
-        yield (
-            "No judge has read the answers. That an answer declines is told by English phrases in "
-            "its opening, and that it is right by whether it contains an accepted answer: a "
-            "paraphrase counts as wrong, a right name in a wrong sentence as right, and how honest "
-            "or helpful the rest is can't be told. --judge adds one."
-        )
-    elif judges.labels_answers is None:
-        yield (
-            "No judge has said whether answers are right: they count as right where they contain "
-            "an accepted answer, and as declining by English phrases."
-        )
+    yield from judged.limits(run, judges)
     kinds = Counter(sample.answerable for sample in run.samples.values())
     if not kinds[True]:
         yield (
