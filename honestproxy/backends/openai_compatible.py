@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 _MISSING: Final = (404, 405, 501)
 """How an upstream that doesn't know a path answers."""
 _REMEMBERED: Final = 300.0
-"""Seconds after which one that didn't know Responses is asked again whether it does."""
+"""Seconds after which a model that was answered by chat is asked for by Responses again."""
+_MODELS: Final = 1000
+"""So many models are remembered at most, and none of a longer name: clients choose those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,25 @@ class _Api:
     """One for an answer of so many choices."""
 
 
+class _OnlyChat:
+    """The models that an upstream answers by chat alone: a gateway may have both kinds."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, model: str) -> bool:
+        return time.monotonic() < self._until.get(model, 0.0)
+
+    def add(self, model: str) -> None:
+        """Remember one for a while; the oldest makes room for it."""
+        if model in self or len(model) > _MODELS:
+            return
+        self._until.pop(model, None)
+        self._until[model] = time.monotonic() + _REMEMBERED
+        if len(self._until) > _MODELS:
+            del self._until[next(iter(self._until))]
+
+
 _CHAT: Final = _Api(wire.completion, wire.ChunkReader)
 _RESPONSES: Final = _Api(responses.completion, lambda _: responses.EventReader())
 
@@ -54,22 +75,22 @@ _RESPONSES: Final = _Api(responses.completion, lambda _: responses.EventReader()
 class OpenAICompatible:
     """A backend over `{url}/chat/completions`, `{url}/responses` and `{url}/models`.
 
-    What came as a Responses request goes up as one; an upstream that has none of that is asked
-    by chat.
+    What came as a Responses request goes up as one; an upstream that has none of that, or not
+    for this model, is asked by chat.
     """
 
     traits = Traits(responses=True)
-    _only_chat_until = 0.0
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._connection: Connection = Http(url, settings.connect_timeout)
         self._key = _checked_key(settings)
+        self._only_chat = _OnlyChat()
 
     @classmethod
     def over(cls, connection: Connection) -> Self:
         """The backend over a connection of one's own, which brings its own key."""
         made = cls.__new__(cls)
-        made._connection, made._key = connection, ""
+        made._connection, made._key, made._only_chat = connection, "", _OnlyChat()
         return made
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
@@ -118,7 +139,7 @@ class OpenAICompatible:
     async def discard(self, request: ChatRequest, response: ChatResponse) -> None:
         """Delete a Response where it is stored. Raises UpstreamError where it stays."""
         is_stored = response.get("store")  # None: the upstream doesn't say
-        if is_stored is False or self._knows_only_chat:
+        if is_stored is False or request.model in self._only_chat:
             return
         path = f"{RESPONSES}/{quote(str(response.get('id')), safe='')}"
         try:
@@ -145,10 +166,6 @@ class OpenAICompatible:
         """Close all connections."""
         await self._connection.aclose()
 
-    @property
-    def _knows_only_chat(self) -> bool:
-        return time.monotonic() < self._only_chat_until
-
     @asynccontextmanager
     async def _asked(self, request: ChatRequest) -> AsyncIterator[tuple[_Api, Exchange]]:
         """A good response to a request, from the API that the client asked or else from chat."""
@@ -165,13 +182,13 @@ class OpenAICompatible:
             body = request.without_origin().raw
             sent = self._sent("POST", _at(CHAT, request), request.headers, body)
             exchange = await sending.enter_async_context(sent)
-            self._only_chat_until = time.monotonic() + _REMEMBERED
+            self._only_chat.add(request.model)
             yield _CHAT, exchange
 
     async def _native(self, request: ChatRequest, sending: AsyncExitStack) -> Exchange | None:
         """A good response to a Responses request; None where chat is to be asked."""
         asked = request.origin
-        if not isinstance(asked, responses.ResponsesRequest) or self._knows_only_chat:
+        if not isinstance(asked, responses.ResponsesRequest) or request.model in self._only_chat:
             return None
         body = responses.native(request, asked)
         try:

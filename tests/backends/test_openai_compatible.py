@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from honestproxy.backends import openai_compatible
 from honestproxy.backends.openai_compatible import OpenAICompatible
 from honestproxy.errors import (
     SettingsError,
@@ -19,6 +20,7 @@ from honestproxy.errors import (
 )
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
+from honestproxy.wire.responses import ResponsesRequest
 from tests.upstreams import (
     Reply,
     answer,
@@ -350,6 +352,23 @@ async def test_a_urls_query_and_escapes_are_kept():
     ):
         await remote.models()
     assert server.seen[0].path == "/v1/my%2Fmodel/models?api-version=1"
+
+
+# Responses
+
+
+async def test_only_so_many_models_without_responses_are_remembered(monkeypatch):
+    monkeypatch.setattr(openai_compatible, "_MODELS", 3)
+
+    def chats(seen):
+        return answer(b"", status=404) if "responses" in seen.path else answer(completion())
+
+    async with serving(chats) as (server, remote):
+        for name in ("a", "b", "c", "a", "d", "long", "b", "long", "d", "a"):
+            asked = ResponsesRequest({"model": name, "input": "Hi"})
+            await remote.complete(ChatRequest(asked.chat, origin=asked))
+    asked = [seen.json()["model"] for seen in server.seen if "responses" in seen.path]
+    assert asked == ["a", "b", "c", "d", "long", "long", "a"]
 
 
 # Models

@@ -13,7 +13,7 @@ from honestproxy.backends.scripted import Scripted
 from honestproxy.settings import Settings
 from tests.proxy import DOUBT, DRAFT, MERGED, proxy, serving
 from tests.responding import Responding, asked_by_chat, deltas, honesty, told
-from tests.upstreams import answer, chunk, completion, event, events
+from tests.upstreams import Reply, Seen, answer, chunk, completion, event, events
 
 ASK: dict[str, Any] = {"model": "m", "input": "What does it cost now?"}
 TOOL = {"type": "function", "name": "get_quote", "parameters": {}, "strict": False}
@@ -57,6 +57,22 @@ async def test_that_an_upstream_knows_only_chat_is_remembered() -> None:
             await on.client.responses.create(**ASK)
         paths = [seen.path.rpartition("/")[2] for seen in on.upstream.seen]
     assert paths == ["responses", "completions", "completions", "completions"]
+
+
+async def test_a_model_without_responses_leaves_those_that_have_it_as_they_were() -> None:
+    both, chats = Responding(), Responding(knows=False)
+
+    def gateway(seen: Seen) -> Reply:
+        is_chats = seen.body and seen.json()["model"] == "chats"
+        return chats(seen) if is_chats else both(seen)
+
+    async with proxy(gateway, strategy="raw") as on:
+        for _ in range(2):
+            other = await on.client.responses.create(**ASK | {"model": "chats"})
+            reply = await on.client.responses.create(**ASK, previous_response_id="resp_1")
+            assert (other.store, reply.id in both.stored) == (False, True)
+        asked = [(seen.json()["model"], seen.path) for seen in on.upstream.seen]
+    assert asked.count(("chats", "/v1/responses")) == 1
 
 
 async def test_an_upstream_whose_chat_failed_is_asked_again_for_responses() -> None:
