@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from honestproxy.errors import EvaluationError
+from honestproxy.evals.preferences import TIE
 from honestproxy.settings import nearest
 from honestproxy.strategies import STRATEGIES
 
@@ -67,6 +68,10 @@ def parse(specs: str, upstream: str, model: str | None) -> list[Arm]:
 def _arm(spec: str, upstream: str, model: str | None) -> Arm:
     named = _NAMED.fullmatch(spec)
     name, rest = (named[1], named[2]) if named else ("", spec)
+    if name == TIE:  # a verdict's label is an arm's name or this
+        raise EvaluationError(
+            f"arm {spec!r}: judges say {TIE!r} of equal answers; choose another name"
+        )
     own, pipe, last = rest.rpartition("|")
     # Another upstream has its own models: the common one holds for the common upstream only.
     upstream, model = (own, None) if pipe else (upstream, model)

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from honestproxy.errors import EvaluationError
+from honestproxy.evals.arms import parse
 from honestproxy.evals.figures import Figure
 from honestproxy.evals.preferences import length_controlled, preferences
 from honestproxy.evals.records import Verdict
@@ -51,6 +53,12 @@ def test_a_fair_judge_prefers_neither_position():
     found = preferences(verdicts, "gated", "raw")
     assert found.win_rate.value == 1
     assert found.first.value == 0.5
+
+
+def test_no_arm_is_called_as_a_judge_calls_a_tie():
+    with pytest.raises(EvaluationError, match="judges say 'tie' of equal answers"):
+        parse("raw,tie=always-disclaim", "up", "m")
+    assert [arm.name for arm in parse("a-tie=raw", "up", "m")] == ["a-tie"]
 
 
 def test_a_question_asked_in_one_order_only_is_unscored():
