@@ -195,7 +195,7 @@ class OpenAICompatible:
             sent = self._sent("POST", _at(RESPONSES, request), request.headers, body)
             return await sending.enter_async_context(sent)
         except UpstreamError as error:
-            if not _is_without(error):
+            if not _is_without(error) or asked.is_about(error.message):
                 raise
             _check_chat(asked, error)
             return None

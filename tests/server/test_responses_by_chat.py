@@ -107,6 +107,60 @@ async def test_what_chat_has_no_place_for_is_a_clear_400(
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"conversation": "conv_x"}, "Conversation with id 'conv_x' not found."),
+        ({"conversation": {"id": "conv_x"}}, "No conversation of that id"),
+        ({"previous_response_id": "resp_1"}, "Previous response not found"),
+        (
+            {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+            "Vector store with id [vs_1] not found",
+        ),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "Item with id 'msg_1' not found."),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["raw", "gated"])
+async def test_what_an_upstream_doesnt_keep_is_its_own_error(
+    strategy: str, fields: dict[str, Any], message: str
+) -> None:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    above = Responding({"draft": answer({"error": error}, status=404)})
+    async with proxy(above, strategy=strategy) as on:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await on.client.responses.create(**ASK | fields)
+        assert not asked_by_chat(on)
+    assert caught.value.body == error
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"detail": "Not Found"},
+        {"error": "Unexpected endpoint or method. (POST /v1/responses)"},
+        {"error": {"message": "Not Found", "type": "NotFoundError", "param": None, "code": 404}},
+        {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}},
+        {"error": {"message": "Invalid URL (POST /v1/responses)", "param": None, "code": None}},
+        {"error": {"message": "The model m-1 has no responses API", "code": "unknown_url"}},
+        b"<html><h1>404 Not Found</h1></html>",
+        b"",
+    ],
+)
+async def test_however_an_upstream_says_that_it_has_no_responses_it_is_asked_by_chat(
+    reply: Any,
+) -> None:
+    chats = Responding()
+
+    def upstream(seen: Seen) -> Reply:
+        return answer(reply, status=404) if "/responses" in seen.path else chats(seen)
+
+    async with proxy(upstream, strategy="raw") as on:
+        ask = ASK | {"model": "m-1"}
+        with pytest.raises(openai.BadRequestError, match="only chat completions"):
+            await on.client.responses.create(**ask, conversation="conv_1")
+        assert (await on.client.responses.create(**ask)).output_text == DRAFT
+
+
 async def test_a_field_that_the_upstream_lets_pass_is_no_trouble_in_the_envelope() -> None:
     async with proxy(Responding(knows=False), strategy="raw") as on:
         reply = await on.client.responses.create(**ASK, extra_body={"service_tier": ["odd"]})

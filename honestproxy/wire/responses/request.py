@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/responses/create
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ _STATEFUL: Final[Mapping[str, str]] = {
     "background": "leave it out; 'stream' keeps a long answer alive",
     "prompt": "send what the template says as 'instructions' and 'input'",
 }
+_IDS: Final = re.compile(r"\w+[-_][\w-]+")
 _OWN_TOOLS: Final = frozenset({"function", "custom"})
 # All other fields mean the same in a chat, or nothing that we know of, and keep their names.
 _TRANSLATED: Final = frozenset(
@@ -69,6 +71,17 @@ class ResponsesRequest(Document):
     def is_lasting(self) -> bool:
         """Whether each call leaves something behind, so that no other than its own may be made."""
         return bool(self.get("conversation") or self.get("background"))
+
+    def is_about(self, told: str) -> bool:
+        """Whether what an upstream told is about something that it keeps and this request names.
+
+        By its id, or by the field that refers to it; the model's name is no such thing.
+        """
+        fields = [name.removesuffix("_id") for name in _STATEFUL if self.get(name)]
+        if any(name.replace("_", " ") in told.lower().replace("_", " ") for name in fields):
+            return True
+        ids = {word for word in _IDS.findall(told) if word != self.get("model")}
+        return any(b'"%b"' % one.encode() in self.raw for one in ids)
 
     def check_chat(self) -> None:
         """Raise InvalidRequest for what an upstream that knows only chat completions can't do."""
