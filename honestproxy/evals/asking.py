@@ -118,10 +118,20 @@ class Common:
     patience: Patience = field(default_factory=Patience)
 
     def entrants(self, arms: list[Arm], fields: Mapping[str, Any]) -> list[Asks]:
-        """Those of its arms, their models known, over one pipeline."""
-        drafts = Drafts(Patient(self.backend, self.patience), self.settings.step_timeout)
-        pipeline = Pipeline(drafts, self.settings)
-        return [self._entrant(arm, pipeline, drafts, fields) for arm in arms]
+        """Those of its arms, their models known.
+
+        One that repeats another shares no draft with it: how they differ is to show the noise.
+        """
+        common, known, found = self._drafts(), set(), []
+        for arm in arms:
+            is_repeated = (arm.model, arm.strategy) in known
+            known.add((arm.model, arm.strategy))
+            drafts = self._drafts() if is_repeated else common
+            found.append(self._entrant(arm, Pipeline(drafts, self.settings), drafts, fields))
+        return found
+
+    def _drafts(self) -> Drafts:
+        return Drafts(Patient(self.backend, self.patience), self.settings.step_timeout)
 
     def _entrant(
         self, arm: Arm, pipeline: Pipeline, drafts: Drafts, fields: Mapping[str, Any]

@@ -21,13 +21,12 @@ from honestproxy.errors import (
 from honestproxy.evals import prices
 from honestproxy.evals.arms import FIXED, parse
 from honestproxy.evals.here import Asking, Bench, Here
-from honestproxy.evals.log import read
 from honestproxy.evals.patience import Patience
 from honestproxy.evals.records import Sample, Verdict
 from honestproxy.evals.runs import FEW
 from honestproxy.settings import Settings
 from honestproxy.templates import Prompts
-from tests.evals.asked import IMPATIENT, asking, entrants, question, ran, samples
+from tests.evals.asked import IMPATIENT, asking, entrants, question, ran, read, samples
 from tests.proxy import DOUBT, DRAFT, MERGED, script, step_of
 from tests.upstreams import Seen, answer, chunk, event, events, free_port
 
@@ -291,6 +290,15 @@ async def test_arms_share_one_draft_where_they_are_told_to(tmp_path):
         assert told["raw"].text == told["gated"].draft == told["curiosity"].draft
         assert told["raw"].draft not in (told["system-prompt-only"].draft, told["other@raw"].draft)
     assert Counter(step_of(r.dict()) for r in backend.requests)["draft"] == 3 * 4
+
+
+async def test_an_arm_that_repeats_another_shares_no_draft(tmp_path):
+    count = iter(range(100))
+    backend = Scripted(lambda r: DOUBT if step_of(r.dict()) == "confusion" else f"{next(count)}.")
+    _, found = await ran(tmp_path, backend, "raw,raw,gated", samples(4), share_drafts=True)
+    for number in range(4):
+        told = {arm: found.answers[f"q/{number}", arm] for arm in ("raw", "raw-2", "gated")}
+        assert told["raw"].text == told["gated"].draft != told["raw-2"].text
 
 
 async def test_without_sharing_each_arm_has_its_own_draft(tmp_path):
