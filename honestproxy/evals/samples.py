@@ -56,9 +56,10 @@ class Loaded:
     samples: Sequence[Sample]
 
     def config(self) -> dict[str, Any]:
-        """Task, place, SHA-256, and how many questions were taken of how many."""
+        """Task, set, place, SHA-256, and how many questions were taken of how many."""
         task = self.source.task.name if self.source.task else None
-        said = {"task": task, "path": self.source.where, "sha256": self.digest}
+        said = {"task": task, "set": self.source.name}
+        said |= {"path": self.source.where, "sha256": self.digest}
         return {**said, "samples": len(self.samples), "of": self.of}
 
 
@@ -97,7 +98,10 @@ def chosen(
     """The first `limit` of `number` questions drawn by the seed; all where both are None."""
     twice = [name for name, times in Counter(s.id for s in samples).items() if times > 1]
     if twice:
-        raise EvaluationError(f"two questions have the id {twice[0]!r}: is a file named twice?")
+        raise EvaluationError(
+            f"two questions have the id {twice[0]!r}: is a file given twice, or are two files "
+            "of one name?"
+        )
     drawn = samples if number is None else drawn_by(seed, "all", samples, number)
     return list(drawn[:limit])
 
@@ -120,13 +124,11 @@ def own(row: Row) -> Sample:
         raise row.wrong("both 'answer' and 'answers'; give one of them")
     messages = _messages(row)
     question = text_of(messages[-1]["content"]) if messages else row.text("question", "messages")
-    given = row.get("answer")
-    answers = (str(given),) if isinstance(given, str | int | float) else row.texts("answers")
     return Sample(
-        id=str(row.get("id") or ""),
+        id="" if (own_id := row.get("id")) is None else str(own_id).strip(),
         question=question,
         messages=messages,
-        answers=answers,
+        answers=_answers(row),
         wrong=row.texts("wrong"),
         kind=_kind(row),
         answerable=_answerable(row),
@@ -182,6 +184,14 @@ def _messages(row: Row) -> tuple[Message, ...]:
     if given[-1]["role"] != "user" or not text_of(given[-1].get("content")).strip():
         raise row.wrong("'messages' must end with a message of the user that has a text")
     return tuple(given)
+
+
+def _answers(row: Row) -> tuple[str, ...]:
+    """What is accepted: the one text of `answer`, whatever is in it, or a list in either column."""
+    given = row.get("answer")
+    if isinstance(given, str):
+        return (given.strip(),) if given.strip() else ()
+    return row.texts("answers" if given is None else "answer")
 
 
 def _kind(row: Row) -> str | None:

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ class Row:
     def texts(self, *names: str, separator: str = ";") -> tuple[str, ...]:
         """A list of texts, or one text that separates them; empty where there is none."""
         value = self.get(*names)
-        parts = value.split(separator) if isinstance(value, str) else value or ()
+        parts = value.split(separator) if isinstance(value, str) else value
+        if parts is None:
+            return ()
         if not isinstance(parts, list | tuple):
             parts = (parts,)
         if not all(isinstance(part, str | int | float) for part in parts):
@@ -157,8 +160,12 @@ def _items(path: Path, whole: Any) -> Iterable[Any]:
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
     dialect = csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # of this whole process
     reader = csv.DictReader(io.StringIO(text, newline=""), dialect=dialect, strict=True)
     try:
+        columns = Counter(reader.fieldnames or ())
+        if twice := [name for name, times in columns.items() if times > 1]:
+            raise EvaluationError(f"{path}:1: two columns are named {twice[0]!r}")
         for values in reader:
             row = Row(values, f"{path}:{reader.line_num}")
             cells = len(values.get(None) or ())

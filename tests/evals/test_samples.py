@@ -93,6 +93,7 @@ def test_the_same_question_twice_has_two_ids(write):
         ("own.csv", "question,answer\na,b,c\n", "own.csv:2: 3 cells, but the first line names 2"),
         ("own.csv", "question,answer\na\n", "own.csv:2: 1 cells, but the first line names 2"),
         ("own.csv", 'question\n"a\n', "not CSV"),
+        ("own.csv", "question,answer,answer\na,b,c\n", "own.csv:1: two columns are named 'answer'"),
         ("own.jsonl", f'{{"question": {"[" * 100_000}', "own.jsonl:1: nested deeper"),
         ("own.json", "[" * 100_000, "own.json: nested deeper"),
         ("own.json", f'[{{"question": {"9" * 5000}}}]', "own.json: not JSON: "),
@@ -134,6 +135,31 @@ def test_so_many_of_each_can_be_drawn(write):
         read(write("own.jsonl", [{"question": "a", "answerable": False}]), ":1+1")
 
 
+def test_a_list_of_answers_is_accepted_in_either_column(write):
+    lines = [
+        '{"question": "a?", "answer": ["Paris", "Lutetia"], "kind": "knowledge_gap"}',
+        '{"question": "b?", "answers": "Paris; Lutetia"}',
+        '{"question": "c?", "answer": "salt; pepper"}',
+        '{"question": "d?", "answer": 0}',
+    ]
+    found = load(parse(str(write("q.jsonl", "\n".join(lines))))).samples
+    wanted = [("Paris", "Lutetia"), ("Paris", "Lutetia"), ("salt; pepper",), ("0",)]
+    assert [sample.answers for sample in found] == wanted
+
+
+def test_a_blank_cell_is_no_answer_and_zero_is_an_id(write):
+    path = write("q.csv", "id,question,answer,kind\n0,a?, ,latest_information\n1,b?,x,\n")
+    first, second = load(parse(str(path))).samples
+    assert (first.id, first.answers, second.answers) == ("q/0", (), ("x",))
+    with pytest.raises(EvaluationError, match="two questions have the id '0'"):
+        load(parse(str(write("q.csv", "id,question\n0,a?\n0,b?\n"))))
+
+
+def test_a_cell_of_any_length_is_read(write):
+    (found,) = load(parse(str(write("q.csv", f"question\n{'long ' * 60_000}\n")))).samples
+    assert len(found.question) > 200_000
+
+
 @pytest.mark.parametrize("take", [":0", ":00", ":0+0"])
 def test_a_take_of_nothing_is_refused(take):
     with pytest.raises(EvaluationError, match="takes no questions; give a number above 0"):
@@ -145,7 +171,7 @@ def test_limit_takes_the_first_of_those_drawn():
     assert chosen(samples, limit=3) == samples[:3]
     drawn = chosen(samples, number=10, seed=4)
     assert chosen(samples, number=10, limit=3, seed=4) == drawn[:3]
-    with pytest.raises(EvaluationError, match="is a file named twice"):
+    with pytest.raises(EvaluationError, match="is a file given twice"):
         chosen([*samples, samples[0]])
 
 
@@ -153,7 +179,14 @@ def test_a_configuration_knows_the_data_by_their_digest(write):
     path = write("own.jsonl", [{"question": f"{n}?"} for n in range(5)])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     said = load(parse(f"{path}:2")).config()
-    assert said == {"task": None, "path": str(path), "sha256": digest, "samples": 2, "of": 5}
+    assert said == {
+        "task": None,
+        "set": "own",
+        "path": str(path),
+        "sha256": digest,
+        "samples": 2,
+        "of": 5,
+    }
 
 
 def test_tasks_stand_before_the_path_or_hold_for_all():
