@@ -10,16 +10,15 @@ import asyncio
 import contextvars
 import socket
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 from honestproxy.backends.connection import Body, Exchange
+from honestproxy.client.homes import Homes
 from honestproxy.client.origin import ORIGIN, Origin
 
 _LINGER: Final = 0.02  # seconds that a body's end may come after the answer's
-_STALE: Final = 10  # connections of other loops that a call may come upon
 _AHEAD: Final = 64  # parts of a body that a thread may be ahead of their reader
 
 
@@ -31,8 +30,7 @@ class AsyncCalls:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._closing: set[asyncio.Task[None]] = set()
-        self._home: weakref.ref[asyncio.AbstractEventLoop] | None = None
-        self._has_moved = False
+        self._homes = Homes(client)
 
     async def open(
         self, method: str, path: str, headers: Mapping[str, str], body: Body = None
@@ -41,20 +39,15 @@ class AsyncCalls:
         origin = ORIGIN.get()
         request = origin.call(method, path, headers, body)
         try:
-            response = await self._sent(request)
+            response = await self.send(request)
         except Exception as error:  # noqa: BLE001 - raised again by the transport, as it is
             raise origin.failed(error) from None
         return _AsyncExchange(response, origin, self._closing)
 
-    async def _sent(self, request: Any) -> Any:
-        """The response's head. A connection kept from another loop is no reason to fail."""
-        here = asyncio.get_running_loop()
-        self._home = self._home or weakref.ref(here)
-        self._has_moved = self._has_moved or self._home() is not here
-        for _ in range(_STALE if self._has_moved else 0):
-            with suppress(RuntimeError):  # what asyncio says of it; the client drops it then
-                return await self._client.send(request, stream=True)
-        return await self._client.send(request, stream=True)
+    async def send(self, request: Any, **options: Any) -> Any:
+        """The response's head. Never sent twice: each of it may be one more that is billed."""
+        await self._homes.settle()
+        return await self._client.send(request, stream=True, **options)
 
     async def aclose(self) -> None:
         """Wait for what is being let go; the client is its owner's to close."""

@@ -76,7 +76,7 @@ class AsyncTransport:
         """Answer a request, here or by the inner client."""
         suffix = self._apps.suffix(request)
         if suffix is None:
-            return await self._inner.send(request, stream=True, follow_redirects=False)
+            return await self._calls.send(request, follow_redirects=False)
         origin = Origin(self._library, request, suffix)
         reply = self._apps.answer(suffix, await request.aread(), origin)
         head = await reply.head()

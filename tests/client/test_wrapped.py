@@ -553,6 +553,54 @@ async def test_an_asynchronous_client_serves_several_loops() -> None:
     assert printed.splitlines().count("rewritten rewritten") == 4, printed
 
 
+TWO_LOOPS = """
+import asyncio, sys
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from honestproxy import honest
+
+asked = {"model": "m", "messages": [{"role": "user", "content": "What does it cost now?"}]}
+library = sys.modules[DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
+
+class Around(library.AsyncBaseTransport):
+    def __init__(self):
+        self.inner = library.AsyncHTTPTransport()
+    async def handle_async_request(self, request):
+        return await self.inner.handle_async_request(request)
+
+given = {
+    "none": lambda: {},
+    "client": lambda: {"http_client": library.AsyncClient(trust_env=False)},
+    "mount": lambda: {"http_client": library.AsyncClient(mounts={"http://": Around()})},
+    "transport": lambda: {"http_client": library.AsyncClient(transport=Around())},
+}
+client = AsyncOpenAI(base_url=sys.argv[1], api_key="k", max_retries=0, **given[sys.argv[2]]())
+honestly = honest(client)
+
+async def turns(number):
+    create = honestly.chat.completions.create
+    replies = await asyncio.gather(*(create(**asked) for _ in range(number)))
+    print(*{honest.trace(reply).outcome for reply in replies})
+
+async def listed(client):
+    await client.models.list()
+
+asyncio.run(listed(client))
+asyncio.run(turns(6))
+asyncio.run(turns(1))
+asyncio.run(listed(honestly))
+"""
+
+
+@pytest.mark.parametrize("http_client", ["none", "client", "mount", "transport"])
+async def test_a_request_is_sent_once_whatever_an_earlier_loop_has_left(http_client: str) -> None:
+    async with upstream(DOUBTFUL) as server:
+        argv = (sys.executable, "-c", TWO_LOOPS, server.url, http_client)
+        code, printed = await run(*argv, env={})
+    assert code == 0, printed
+    assert printed.splitlines().count("rewritten") == 2, printed
+    assert steps(server.seen) == {"draft": 7, "confusion": 7, "merge": 7}
+
+
 # --- wrapping ---
 
 
