@@ -76,21 +76,22 @@ def mc(
     every = [sample for some in loaded for sample in some.samples]
     chosen = samples.chosen(every, limit=limit, number=number, seed=seed)
     text = _read(primer) if primer else ""
-    name, rows = asyncio.run(_measured(settings, chosen, text, dtype, seed))
     if out:
-        out.write_text("".join(json.dumps(row.body()) + "\n" for row in rows), "utf-8")
-    body = {
-        "model": name,
-        "dtype": dtype,
-        "data": [some.config() for some in loaded],
-        "seed": seed,
-        "primer": _about(primer, text),
-        **_figures(rows, seed),
-    }
-    if as_json:
-        print_json(body)
-    else:
-        _print(body)
+        _check_writable(out)  # before hours are spent on what is to be in it
+    name, rows = asyncio.run(_measured(settings, chosen, text, dtype, seed))
+    try:
+        if out:
+            out.write_text("".join(json.dumps(row.body()) + "\n" for row in rows), "utf-8")
+    finally:  # whatever becomes of the file
+        body = {
+            "model": name,
+            "dtype": dtype,
+            "data": [some.config() for some in loaded],
+            "seed": seed,
+            "primer": _about(primer, text),
+            **_figures(rows, seed),
+        }
+        _tell(body, as_json=as_json)
 
 
 def _read(path: Path) -> str:
@@ -101,6 +102,18 @@ def _read(path: Path) -> str:
     if not text.strip():
         raise EvaluationError(f"{path}: the primer is empty; leave --primer out for none")
     return text
+
+
+def _check_writable(out: Path) -> None:
+    """Make the folder of a file, and see that the file can be written; what is in it stays."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not out.exists()
+        out.open("ab").close()
+        if is_new:
+            out.unlink()
+    except OSError as error:
+        raise EvaluationError(f"{out}: can't be written: {error.strerror}") from None
 
 
 def _about(path: Path | None, text: str) -> dict[str, Any] | None:
@@ -149,7 +162,10 @@ def _estimate(found: Estimate, chance: float | None) -> dict[str, Any]:
     return {"value": found.value, "interval": [found.low, found.high], "chance": chance}
 
 
-def _print(body: dict[str, Any]) -> None:
+def _tell(body: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(body)
+        return
     console = stdout()
     primer = body["primer"]
     begun = f"primer {primer['path']}" if primer else "no primer (published figures have one)"

@@ -1,6 +1,7 @@
 """Multiple choice on the command line: on a tiny model, in the user's own words."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +62,20 @@ def test_totals_are_those_of_the_rows(run, home):
     assert {choice["text"] for choice in rows[1]["choices"]} == {"2", "3"}
 
 
+def test_the_folder_of_the_choices_is_made(run, home):
+    body = run("--out", home / "not" / "there" / "rows.jsonl")
+    lines = (home / "not" / "there" / "rows.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == body["questions"] == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_the_figures_are_told_whatever_becomes_of_the_choices(cli, asked, tiny):
+    done = cli("mc", asked, "--upstream", tiny, "--out", "/dev/full")
+    assert done.exit_code == 2
+    assert "MC1 " in done.stdout
+    assert "No space left" in done.stderr
+
+
 def test_the_seed_moves_the_choices_and_not_the_measures(run, home):
     def orders(seed):
         body = run("--seed", seed, "--out", home / "rows.jsonl")
@@ -101,6 +116,8 @@ def test_a_question_that_is_too_long_is_told_of(cli, run, home, tiny):
         (["--model", "gpt-9"], "model 'gpt-9' isn't here; there is 'smollm2-135m-instruct'"),
         (["--primer", "none.txt"], "none.txt: can't be read"),
         (["--primer", "empty.txt"], "the primer is empty"),
+        (["--out", "empty.txt/rows.jsonl"], "empty.txt/rows.jsonl: can't be written: "),
+        (["--out", "."], ".: can't be written: Is a directory"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_loaded(cli, home, asked, words, says):
