@@ -201,8 +201,8 @@ def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def _conversation(messages: Any) -> list[Message]:
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-        said = '"messages" must be a list of objects with "role" and "content"'
-        raise PromptError(f"{said}; roles are {', '.join(_ROLES)}")
+        said = '"messages" must be a list of objects with "role" and "content" or "tool_calls"'
+        raise PromptError(f"{said}, a list of objects; roles are {', '.join(_ROLES)}")
     last = messages[-1]
     if last["role"] != "user":
         raise PromptError(f'"messages" must end with the user, not with the {last["role"]}')
@@ -214,10 +214,16 @@ def _conversation(messages: Any) -> list[Message]:
 def _is_message(message: Any) -> bool:
     if not isinstance(message, dict) or message.get("role") not in _ROLES:
         return False
-    content = message.get("content")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if calls is not None and not _are_objects(calls):
+        return False
     if isinstance(content, list):
-        return all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content)
-    return isinstance(content, str) or (content is None and "tool_calls" in message)
+        return _are_objects(content) and all(isinstance(p.get("text"), str) for p in content)
+    return isinstance(content, str) or (content is None and calls is not None)
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _check_agreement(found: Iterable[Exemplar]) -> None:

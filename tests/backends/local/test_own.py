@@ -17,6 +17,11 @@ TALK = [
 ]
 
 
+def called(calls, content=None):
+    said = {"role": "assistant", "content": content, "tool_calls": calls}
+    return [said, {"role": "user", "content": "x"}]
+
+
 def file(folder, *rows, name="mine.jsonl"):
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (folder / name).write_text("\n".join(lines), "utf-8")
@@ -63,6 +68,10 @@ def test_a_file_is_read_with_the_place_of_each_line(tmp_path):
         ({"messages": [{"role": [], "content": "hi"}], "kind": "none"}, "a list of objects"),
         ({"messages": [{"role": "user", "content": 3}], "kind": "none"}, "a list of objects"),
         ({"messages": [{"role": "user", "content": [{}]}], "kind": "none"}, "a list of objects"),
+        ({"messages": called(5), "kind": "none"}, r'"tool_calls", a list of objects'),
+        ({"messages": called([5]), "kind": "none"}, r'"tool_calls", a list of objects'),
+        ({"messages": called(None), "kind": "none"}, r'"tool_calls", a list of objects'),
+        ({"messages": called(5, "hi"), "kind": "none"}, r'"tool_calls", a list of objects'),
         ({"messages": TALK[:3], "kind": "none"}, "must end with the user, not with the assistant"),
         ({"messages": [{"role": "user", "content": " "}], "kind": "none"}, "an empty message"),
         ({**GOOD, "kind": "none", "sub": ""}, "is 'latest_information' in .*line 1 and 'none'"),
