@@ -30,7 +30,8 @@ _ELICITATION_LEAVES: Final = frozenset(
 )
 _REWRITE_LEAVES: Final = frozenset({"n", "prediction"})
 _STORED: Final = frozenset({"store", "metadata"})
-_GUIDED: Final = frozenset({"structured_outputs", "grammar", "json_schema"})
+_GUIDED: Final = frozenset({"structured_outputs", "grammar", "json_schema", "regex", "ebnf"})
+"""Fields by which vLLM, llama.cpp and SGLang guide decoding, beside `guided_*`."""
 _SHORT_ANSWER: Final = 16
 _NO_PARTS: Final = re.compile(rb"\[\s*\]")
 PAPER_PARAMETERS: Final[Mapping[str, Any]] = {"temperature": 0, "top_p": 1, "max_tokens": 2500}
@@ -45,7 +46,7 @@ def draft(request: ChatRequest, *, returned: bool) -> ChatRequest:
 
 def elicitation(request: ChatRequest, instruction: str, cap: int) -> ChatRequest:
     """A question about the conversation: its own token cap, and nothing that shapes answers."""
-    asked = request.replace(_ELICITATION_LEAVES, messages=instructed(request, instruction))
+    asked = request.replace(_shaping(request), messages=instructed(request, instruction))
     return _without_tools(asked).adding(**{cap_name(request): cap, "temperature": 0})
 
 
@@ -79,7 +80,7 @@ def single_message(request: ChatRequest, text: str, *, answers: bool = True) -> 
     names = ("max_tokens", "max_completion_tokens") if answers else ()
     caps = [request.get(name) for name in names]
     least = min([PAPER_PARAMETERS["max_tokens"], *(cap for cap in caps if isinstance(cap, int))])
-    alone = request.replace(_ELICITATION_LEAVES, messages=[{"role": "user", "content": text}])
+    alone = request.replace(_shaping(request), messages=[{"role": "user", "content": text}])
     return alone.adding(**{**PAPER_PARAMETERS, "max_tokens": least})
 
 
@@ -166,6 +167,11 @@ def _rules(request: ChatRequest) -> Iterator[str]:
 
 def _guides(name: str) -> bool:
     return name.startswith("guided_") or name in _GUIDED
+
+
+def _shaping(request: ChatRequest) -> frozenset[str]:
+    """The fields that shape an answer, and would shape another text as well."""
+    return _ELICITATION_LEAVES.union(filter(_guides, request.fields))
 
 
 def _forced_tool(request: ChatRequest) -> str | None:

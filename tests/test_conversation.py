@@ -56,6 +56,23 @@ def test_a_confusion_takes_the_conversation_and_nothing_that_shapes_an_answer() 
     assert asked["top_k"] == 5
 
 
+GUIDES = {
+    "guided_json": {"type": "object"},
+    "structured_outputs": {"choice": ["a", "b"]},
+    "grammar": 'root ::= "a"',
+    "json_schema": '{"type": "object"}',
+    "regex": "(yes|no)",
+    "ebnf": 'root ::= "yes" | "no"',
+}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_guided_decoding_passes_through_and_guides_no_question_of_ours(name: str) -> None:
+    asked = request(model="m", messages=HISTORY, **{name: GUIDES[name]})
+    assert conversation.pass_through(asked) == name
+    assert name not in conversation.elicitation(asked, "Why?", 9)
+
+
 def test_a_merge_takes_all_but_n_and_prediction_and_calls_no_tools() -> None:
     asked = conversation.rewrite(request(), "Merge.").dict()
     assert set(EVERYTHING) - set(asked) == {"n", "prediction"}
