@@ -70,10 +70,11 @@ def check(
 ) -> None:
     """Hold a judge against people's labels: agreement, kappa, position and length bias."""
     from honestproxy.evals import stats
+    from honestproxy.evals.here import settings_of
 
     stats.check_installed()
-    given = {"upstream": judge, "model": judge_model}
-    settings = settings.model_copy(update={name: word for name, word in given.items() if word})
+    model = judge_model or settings.model
+    settings = settings_of(settings, judge or settings.upstream).model_copy(update={"model": model})
     chosen, labelled = _labelled(settings, labels, name)
     body = asyncio.run(_checked(settings, chosen, labelled, concurrency))
     if as_json:
@@ -112,7 +113,7 @@ async def _checked(
     from honestproxy.evals.judging import Judging
     from honestproxy.evals.labelled import judged
 
-    backend = await question.loaded(settings.model_copy(update={"strategy": "raw"}))
+    backend = await question.loaded(settings)
     try:
         model = await question.pick_model(backend, settings)
         judging = Judging(

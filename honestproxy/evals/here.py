@@ -113,7 +113,7 @@ class Here:
 
     async def judging(self, bench: Bench) -> Judging:
         """What judges the answers; its upstream is its own, even where an arm asks it, too."""
-        settings = _settings_of(self._asking.settings, bench.upstream, ())
+        settings = settings_of(self._asking.settings, bench.upstream)
         backend = await self._opened(settings)
         return Judging(
             bench.judges,
@@ -128,7 +128,7 @@ class Here:
     async def _of(self, upstream: str, arms: Sequence[Arm]) -> tuple[Settings, Backend]:
         if upstream not in self._backends:
             own = [arm.strategy for arm in arms if arm.upstream == upstream]
-            settings = _settings_of(self._asking.settings, upstream, own)
+            settings = settings_of(self._asking.settings, upstream, own)
             self._backends[upstream] = settings, await self._opened(settings)
         return self._backends[upstream]
 
@@ -157,7 +157,7 @@ async def ready(settings: Settings, progress: Callable[[str], object] | None = N
     return backend
 
 
-def _settings_of(settings: Settings, upstream: str, strategies: Sequence[str]) -> Settings:
+def settings_of(settings: Settings, upstream: str, strategies: Sequence[str] = ()) -> Settings:
     """The settings for one upstream. The key goes to nobody but those that it is for."""
     is_there = _keyed(upstream) == _keyed(settings.upstream)
     changes = {
