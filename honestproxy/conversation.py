@@ -228,6 +228,7 @@ def lifted(request: ChatRequest, capabilities: Sequence[str]) -> frozenset[str]:
     kinds that tools are made for.
     """
     words = {word for name in capabilities for word in re.split(r"[^a-z]+", name.lower())}
+    words |= {"search"} if _searches(request) else set()
     kinds = {kind for kind, names in _LIFTS.items() if words & names}
     roles = {message.get("role") for message in request.messages}
     if request.get("tools") or request.get("functions") or roles & {"tool", "function"}:
@@ -237,6 +238,11 @@ def lifted(request: ChatRequest, capabilities: Sequence[str]) -> frozenset[str]:
     return frozenset(kinds)
 
 
+def _searches(request: ChatRequest) -> bool:
+    """Whether the model looks things up by itself; `{}` asks for that, too."""
+    return request.get("web_search_options") is not None
+
+
 def _tool_lines(request: ChatRequest) -> Iterator[str]:
     tools = request.get("tools") or []
     functions = [tool.get("function") or tool.get("custom") or tool for tool in tools]
@@ -244,6 +250,8 @@ def _tool_lines(request: ChatRequest) -> Iterator[str]:
         name = function.get("name") or function.get("type") or "unnamed"
         described = " ".join(str(function.get("description") or "").split())
         yield f"- Tool {name}" + (f": {described}" if described else "")
+    if _searches(request):
+        yield "- Web search: what the answer needs is looked up before it is given."
 
 
 def attachments(request: ChatRequest) -> set[str]:

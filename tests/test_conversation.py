@@ -217,6 +217,17 @@ def test_abilities_name_custom_tools_by_their_own_name() -> None:
     assert conversation.abilities(request(tools=[tool]), ()) == "- Tool grep: Finds words"
 
 
+@pytest.mark.parametrize("options", [{}, {"search_context_size": "low"}])
+def test_a_model_that_searches_the_web_has_no_limit_of_latest_information(options: Any) -> None:
+    asked = request(model="m", messages=HISTORY[:2], web_search_options=options)
+    assert "- Web search" in conversation.abilities(asked, ())
+    assert conversation.lifted(asked, ()) == {"latest_information", "knowledge_gap"}
+    assert "web_search_options" in conversation.rewrite(asked, "Merge.")
+    without = request(model="m", messages=HISTORY[:2], web_search_options=None)
+    assert conversation.lifted(without, ()) == frozenset()
+    assert "Web search" not in conversation.abilities(without, ())
+
+
 def test_without_any_the_abilities_say_so() -> None:
     asked = request(model="m", messages=[{"role": "user", "content": "hi"}])
     assert conversation.abilities(asked, ()).startswith("- Nothing beyond this conversation")
