@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
@@ -36,47 +36,87 @@ _TOKENS: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a folder holds: of each answer and each verdict the newest."""
+class Line:
+    """A line of the log, from `offset` to `end`.
 
-    config: Mapping[str, Any]
-    samples: Sequence[Sample]
-    answers: Mapping[tuple[str, str], Answered]
-    verdicts: Sequence[Verdict]
+    `record` is None where the line is torn, which only the last one can be. One that lacks
+    nothing but the end of its line has a record, and is not `is_ended`.
+    """
+
+    number: int
+    offset: int
+    end: int
+    record: Record | None
+    is_ended: bool
 
 
-def read(folder: Path) -> Recorded:
-    """All of a run, under way or ended. Raises EvaluationError where there is none."""
-    config = _config(folder)
-    if config is None:
+def lines(path: Path) -> Iterator[Line]:
+    """Every line of a log that isn't blank, in the order in which they ended.
+
+    Raises EvaluationError at what is no record, unless it is torn.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            offset, end = end, end + len(line)
+            if line.strip():
+                record = _record(line, f"{path}:{number}")
+                if record is None and file.read(1):
+                    message = f"{path}:{number}: no record; mend the line, or delete it"
+                    raise EvaluationError(message)
+                yield Line(number, offset, end, record, line.endswith(b"\n"))
+
+
+def _record(line: bytes, place: str) -> Record | None:
+    """The record; None where the line is broken. Raises EvaluationError at what is no record."""
+    try:
+        values = read_json(line)
+    except ValueError:
+        return None
+    kind = values.get("type") if isinstance(values, dict) else None
+    if kind not in ("answer", "verdict"):
         raise EvaluationError(
-            f"{folder}: no run in it; `honestproxy ab … --out {folder}` makes one"
+            f"{place}: a record of type {kind!r}, where answers and verdicts belong; "
+            "update honestproxy if a newer one wrote it, or delete the line"
         )
-    answers: dict[tuple[str, str], Answered] = {}
-    verdicts: dict[tuple[str, str, str, str | None], Verdict] = {}
-    for record in records(folder):
-        if isinstance(record, Answered):
-            answers[record.sample, record.arm] = record
-        else:
-            verdicts[record.sample, record.arm, record.judge, record.against] = record
-    return Recorded(config, list(samples(folder)), answers, list(verdicts.values()))
+    try:
+        return from_line(values)
+    except (KeyError, TypeError) as error:
+        raise EvaluationError(
+            f"{place}: no whole {kind}: {error}; mend the line, or delete it"
+        ) from None
 
 
-def records(folder: Path) -> Iterator[Record]:
-    """Every whole record of the log, in the order in which they ended."""
-    path = folder / LOG
-    if path.is_file():
-        with path.open("rb") as file:
-            yield from (record for _, record in _parsed(file, path))
+def samples(path: Path) -> Iterator[Sample]:
+    """The questions of a run. Raises EvaluationError where they can't be read."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        message = f"{path}: can't be read: {error.strerror}; it belongs to the run's folder"
+        raise EvaluationError(message) from None
+    with file:
+        for number, line in enumerate(file, 1):
+            try:
+                values = read_json(line)
+                lists = {n: tuple(values.get(n) or ()) for n in ("messages", "answers", "wrong")}
+                yield Sample(**{**values, **lists})
+            except (ValueError, TypeError, AttributeError) as error:
+                message = f"{path}:{number}: no question: {error}; put back the run's own file"
+                raise EvaluationError(message) from None
 
 
-def samples(folder: Path) -> Iterator[Sample]:
-    """The questions of a run."""
-    with (folder / SAMPLES).open("rb") as file:
-        for line in file:
-            values = read_json(line)
-            lists = {name: tuple(values[name]) for name in ("messages", "answers", "wrong")}
-            yield Sample(**{**values, **lists})
+def configuration(folder: Path, remedy: str = "choose another folder") -> dict[str, Any] | None:
+    """What a run was asked for; None where there is none. Raises EvaluationError."""
+    path = folder / CONFIG
+    try:
+        config: Any = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise EvaluationError(f"{path}: not JSON: {error}; {remedy}") from None
+    if not isinstance(config, dict):
+        raise EvaluationError(f"{path}: no configuration; {remedy}")
+    return config
 
 
 @dataclass(slots=True)
@@ -157,10 +197,11 @@ class Log:
     def _read(self) -> int:
         """Take in what is there; where the last whole record ends."""
         whole = 0
-        with self._path.open("rb") as file:
-            for offset, record in _parsed(file, self._path):
-                self.done.add(record, offset)
-                whole = file.tell()
+        for line in lines(self._path):
+            if line.record is None or not line.is_ended:
+                break
+            self.done.add(line.record, line.offset)
+            whole = line.end
         return whole
 
     def _mend(self, whole: int) -> None:
@@ -199,7 +240,7 @@ class Folder:
 
     def start(self, config: Mapping[str, Any], questions: Sequence[Sample]) -> Log:
         """Begin a run, or go on with the one that is here. Raises EvaluationError if it differs."""
-        known = _config(self.path)
+        known = configuration(self.path)
         if known is None:
             if (self.path / LOG).exists():
                 raise EvaluationError(f"{self.path}: {LOG} without {CONFIG}; choose another --out")
@@ -247,40 +288,6 @@ def _shown(value: Any) -> str:
         names = [item.get("name") or item.get("path") for item in value if isinstance(item, dict)]
         return ",".join(map(str, names)) if names and all(names) else json.dumps(value)
     return json.dumps(value)
-
-
-def _parsed(file: IO[bytes], path: Path) -> Iterator[tuple[int, Record]]:
-    """Each record and where it begins, up to a torn last line. Raises EvaluationError."""
-    offset = 0
-    for number, line in enumerate(iter(file.readline, b""), 1):
-        no_record = EvaluationError(f"{path}:{number}: no record; mend the line, or delete it")
-        try:
-            values = read_json(line) if line.endswith(b"\n") else None
-        except ValueError:
-            values = None
-        if values is None:
-            if file.readline():
-                raise no_record
-            return
-        try:
-            record = from_line(values)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise no_record from None  # a whole line, so it isn't torn: nothing of it is cut off
-        yield offset, record
-        offset += len(line)
-
-
-def _config(folder: Path) -> dict[str, Any] | None:
-    path = folder / CONFIG
-    try:
-        config: Any = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EvaluationError(f"{path}: not JSON: {error}; choose another folder") from None
-    if not isinstance(config, dict):
-        raise EvaluationError(f"{path}: no configuration; choose another folder")
-    return config
 
 
 def _counted(record: Record) -> dict[str, Any]:

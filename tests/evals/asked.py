@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from honestproxy.backends.openai_compatible import OpenAICompatible
 from honestproxy.compatible import Compatible
 from honestproxy.evals import arms
+from honestproxy.evals import log as logs
 from honestproxy.evals.answers import Entrants
 from honestproxy.evals.asking import Common, Entrant, Says
-from honestproxy.evals.log import Folder, Recorded, read
+from honestproxy.evals.log import LOG, SAMPLES, Folder
 from honestproxy.evals.patience import Patience
-from honestproxy.evals.records import Sample
+from honestproxy.evals.records import Answered, Sample, Verdict
 from honestproxy.evals.runs import Experiment, Tally, run
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
@@ -23,6 +25,31 @@ from tests.upstreams import Reply, Seen, Upstream, upstream
 
 CONFIG: dict[str, Any] = {"arms": ["raw"], "seed": 0}
 IMPATIENT = Patience(attempts=3, first=0.0, longest=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a folder holds: of each answer and each verdict the newest."""
+
+    config: Mapping[str, Any]
+    samples: list[Sample]
+    answers: Mapping[tuple[str, str], Answered]
+    verdicts: list[Verdict]
+
+
+def read(folder: Path) -> Recorded:
+    """All of a run, under way or ended."""
+    answers: dict[tuple[str, str], Answered] = {}
+    verdicts: dict[tuple[str, str, str, str | None], Verdict] = {}
+    for line in logs.lines(folder / LOG):
+        if isinstance(line.record, Answered):
+            answers[line.record.sample, line.record.arm] = line.record
+        elif line.record is not None:
+            said = line.record
+            verdicts[said.sample, said.arm, said.judge, said.against] = said
+    config = logs.configuration(folder)
+    assert config is not None, f"no run in {folder}"
+    return Recorded(config, [*logs.samples(folder / SAMPLES)], answers, [*verdicts.values()])
 
 
 def samples(number: int) -> list[Sample]:

@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from honestproxy.errors import EvaluationError
-from honestproxy.evals.log import LOG, Folder, read
+from honestproxy.evals.log import LOG, Folder, lines
 from honestproxy.evals.records import Answered, Verdict
-from tests.evals.asked import CONFIG, samples
+from tests.evals.asked import CONFIG, read, samples
 
 HOLD = """
 import sys, pathlib
@@ -85,7 +85,10 @@ def test_a_whole_line_of_another_kind_is_named_and_not_cut_off(tmp_path):
     written(tmp_path, answer("q/0"))
     with (tmp_path / LOG).open("ab") as file:
         file.write(b'{"type":"x"}\n')
-    with pytest.raises(EvaluationError, match=r"log\.jsonl:2: no record"), Folder(tmp_path) as one:
+    with (
+        pytest.raises(EvaluationError, match=r"log\.jsonl:2: a record of type 'x'"),
+        Folder(tmp_path) as one,
+    ):
         one.start(CONFIG, samples(3))
     assert (tmp_path / LOG).read_bytes().endswith(b'{"type":"x"}\n')
 
@@ -97,6 +100,31 @@ def test_a_broken_line_in_the_middle_is_named_and_left_alone(tmp_path):
     with pytest.raises(EvaluationError, match=r"log\.jsonl:2: no record"), Folder(tmp_path) as one:
         one.start(CONFIG, samples(3))
     assert b"oops" in (tmp_path / LOG).read_bytes()
+
+
+def test_lines_are_told_with_their_places_and_blank_ones_are_none(tmp_path):
+    written(tmp_path, answer("q/0"), answer("q/1"))
+    first, second = (tmp_path / LOG).read_bytes().splitlines(keepends=True)
+    (tmp_path / LOG).write_bytes(first + b"\n" + second)
+    found = list(lines(tmp_path / LOG))
+    assert [(one.number, one.offset) for one in found] == [(1, 0), (3, len(first) + 1)]
+    assert [one.record for one in found] == [answer("q/0"), answer("q/1")]
+    with Folder(tmp_path) as folder:
+        log = folder.start(CONFIG, samples(3))
+        assert (log.notes, log.answer("q/1", "raw")) == ([], answer("q/1"))
+
+
+def test_a_record_torn_just_before_its_end_of_line_is_asked_again(tmp_path):
+    """What is written next would stand on the same line."""
+    written(tmp_path, answer("q/0"), answer("q/1"))
+    whole = (tmp_path / LOG).read_bytes()
+    (tmp_path / LOG).write_bytes(whole[:-1])
+    assert [one.is_ended for one in lines(tmp_path / LOG)] == [True, False]
+    with Folder(tmp_path) as folder:
+        log = folder.start(CONFIG, samples(3))
+        assert set(log.done.answers) == {("q/0", "raw")}
+        log.append(answer("q/1"))
+    assert (tmp_path / LOG).read_bytes() == whole
 
 
 def test_an_error_that_may_pass_is_not_done_and_the_newest_answer_stands(tmp_path):
@@ -151,8 +179,3 @@ def test_a_log_without_configuration_is_not_written_to(tmp_path):
     (tmp_path / LOG).write_text(json.dumps({"type": "something"}), "utf-8")
     with pytest.raises(EvaluationError, match="without config"), Folder(tmp_path) as folder:
         folder.start(CONFIG, samples(3))
-
-
-def test_where_no_run_is_reading_says_how_to_make_one(tmp_path):
-    with pytest.raises(EvaluationError, match="honestproxy ab"):
-        read(tmp_path)

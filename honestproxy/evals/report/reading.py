@@ -7,7 +7,6 @@ that a report on many questions takes little memory.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any, Final, TypeVar
 
 from honestproxy.errors import EvaluationError
 from honestproxy.evals.arms import BLANK, FIXED, PROMPTED
-from honestproxy.evals.log import CONFIG, LOG, SAMPLES
-from honestproxy.evals.records import Answered, Record, Sample, Verdict, from_line
+from honestproxy.evals.log import CONFIG, LOG, SAMPLES, Line, configuration, lines
+from honestproxy.evals.log import samples as questions
+from honestproxy.evals.records import Answered, Record, Sample, Verdict
 from honestproxy.evals.scorers import label as label_of
 from honestproxy.evals.scorers import score
 from honestproxy.types import DOUBT_KINDS
-from honestproxy.types import read as read_json
 
 Kept = TypeVar("Kept")
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -126,7 +125,7 @@ def _folder(folder: Path) -> Run:
     arms = [_arm(given, folder / CONFIG) for given in config.get("arms") or []]
     if not arms:
         raise EvaluationError(f"{folder / CONFIG}: names no arms; run `honestproxy ab` again")
-    samples = {sample.id: sample for sample in _samples(folder / SAMPLES)}
+    samples = {sample.id: _known(sample) for sample in questions(folder / SAMPLES)}
     names = [arm.shown for arm in arms]
     run = Run(
         name=folder.resolve().name,
@@ -175,14 +174,14 @@ def _live(path: Path) -> Run:
 
 def _take_in(run: Run) -> None:
     path = run.files[0]
-    for number, offset, record in _records(run, path):
+    for line, record in _lines(run, path):
         if not run.is_live:
-            _check(run, record, f"{path}:{number}")
+            _check(run, record, f"{path}:{line.number}")
         if isinstance(record, Answered):
             facts = run.facts.setdefault(record.arm, {})
-            facts[record.sample] = _fact(run.samples.get(record.sample), record, offset)
+            facts[record.sample] = _fact(run.samples.get(record.sample), record, line.offset)
         else:
-            _rule(run, record, offset)
+            _rule(run, record, line.offset)
     if not any(run.facts.values()):
         more = "" if run.is_live else "; the command that made the folder goes on with it"
         raise EvaluationError(f"{path}: no answers in it yet{more}")
@@ -245,62 +244,13 @@ def _fact(sample: Sample | None, answered: Answered, offset: int) -> Fact:
     return fact
 
 
-def _records(run: Run, path: Path) -> Iterator[tuple[int, int, Record]]:
-    """Line, place and record of each line of a log; a torn last line is left out, and noted."""
-    offset = 0
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                record = _record(line, f"{path}:{number}")
-                if record is None and file.read(1):
-                    message = f"{path}:{number}: no record; mend the line, or delete it"
-                    raise EvaluationError(message)
-                if record is None:
-                    run.notes.append(f"The last line of {path.name} is torn, and left out.")
-                    return
-                yield number, offset, record
-            offset += len(line)
-
-
-def _record(line: bytes, place: str) -> Record | None:
-    """The record; None where the line is broken. Raises EvaluationError at what is no record."""
-    try:
-        values = read_json(line)
-    except ValueError:
-        return None
-    kind = values.get("type") if isinstance(values, dict) else None
-    if kind not in ("answer", "verdict"):
-        raise EvaluationError(
-            f"{place}: a record of type {kind!r}, where answers and verdicts belong; "
-            "update honestproxy if a newer one wrote it, or delete the line"
-        )
-    try:
-        return from_line(values)
-    except (KeyError, TypeError) as error:
-        raise EvaluationError(
-            f"{place}: no whole {kind}: {error}; mend the line, or delete it"
-        ) from None
-
-
-def _samples(path: Path) -> Iterator[Sample]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        message = f"{path}: can't be read: {error.strerror}; it belongs to the run's folder"
-        raise EvaluationError(message) from None
-    with file:
-        for number, line in enumerate(file, 1):
-            try:
-                values = read_json(line)
-                lists = {n: tuple(values.get(n) or ()) for n in ("messages", "answers", "wrong")}
-                yield _known(Sample(**{**values, **lists}))
-            except (ValueError, TypeError, AttributeError) as error:
-                message = f"{path}:{number}: no question: {error}; put back the run's own file"
-                raise EvaluationError(message) from None
+def _lines(run: Run, path: Path) -> Iterator[tuple[Line, Record]]:
+    """Each line of a log and its record; a torn last line is left out, and noted."""
+    for line in lines(path) if path.exists() else ():
+        if line.record is None:
+            run.notes.append(f"The last line of {path.name} is torn, and left out.")
+        else:
+            yield line, line.record
 
 
 def _known(sample: Sample) -> Sample:
@@ -313,18 +263,11 @@ def _known(sample: Sample) -> Sample:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config: Any = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    config = configuration(folder, "put back the run's own file")
+    if config is None:
         raise EvaluationError(
             f"{folder}: no run in it (no {CONFIG}); `honestproxy ab … --out {folder}` makes one"
-        ) from None
-    except ValueError as error:
-        message = f"{path}: not JSON: {error}; put back the run's own file"
-        raise EvaluationError(message) from None
-    if not isinstance(config, dict):
-        raise EvaluationError(f"{path}: no configuration; put back the run's own file")
+        )
     return config
 
 
