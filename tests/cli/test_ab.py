@@ -172,7 +172,7 @@ def test_a_torn_line_is_mended_and_said_so(cli, questions):
         (["q.jsonl", "--judge", "nonsense"], "a URL such as"),
         (["q.jsonl", "--arms", "x=http://[::1/v1|m@raw"], "needs http:// or https:// and a host"),
         (["q.jsonl", "--judge", "played:gold", "--judges", "honestly"], "unknown judge"),
-        (["q.jsonl", "q.jsonl"], "is a file named twice?"),
+        (["q.jsonl", "q.jsonl"], "is a file given twice"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(cli, home, questions, words, said):

@@ -292,6 +292,15 @@ async def test_arms_share_one_draft_where_they_are_told_to(tmp_path):
     assert Counter(step_of(r.dict()) for r in backend.requests)["draft"] == 3 * 4
 
 
+async def test_an_arm_that_repeats_another_shares_no_draft(tmp_path):
+    count = iter(range(100))
+    backend = Scripted(lambda r: DOUBT if step_of(r.dict()) == "confusion" else f"{next(count)}.")
+    _, found = await ran(tmp_path, backend, "raw,raw,gated", samples(4), share_drafts=True)
+    for number in range(4):
+        told = {arm: found.answers[f"q/{number}", arm] for arm in ("raw", "raw-2", "gated")}
+        assert told["raw"].text == told["gated"].draft != told["raw-2"].text
+
+
 async def test_without_sharing_each_arm_has_its_own_draft(tmp_path):
     async with asking(script(confusion=DOUBT)) as (server, backend):
         await ran(tmp_path, backend, "raw,gated", samples(2))
