@@ -81,7 +81,7 @@ class Compatible:
         Nobody waits for it but `aclose`; that it failed is only logged.
         """
         delete = getattr(self._backend, "discard", None)
-        if delete is None or request.origin is None or not request.get("store"):
+        if delete is None or not request.get("store"):
             return
         task = asyncio.create_task(_discarded(delete(request, response)), name="discard")
         self._discarding.add(task)

@@ -43,6 +43,7 @@ class Shared:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self._known: dict[Hashable, Call] = {}
+        self._given_up: set[int] = set()
 
     def once(self, key: Hashable, turn: Turn, start: Callable[[], Call]) -> Call:
         """The call under this key; the first that asks starts it."""
@@ -51,6 +52,12 @@ class Shared:
             turn.calls.remove(call)
             self.calls.append(call)
         return self._known[key]
+
+    def give_up(self, index: int) -> bool:
+        """Note that the draft's choice `index` is no answer; whether none of them is, then."""
+        self._given_up.add(index)
+        draft = self._known["draft"].step.response
+        return draft is not None and len(self._given_up) == len(draft.get("choices"))
 
 
 @dataclass(slots=True)
@@ -97,6 +104,13 @@ class ChoiceTurn(Turn):
         )
         self.calls.append(call)
         return call
+
+
+def give_up(turn: Turn, call: Call) -> bool:
+    """Note that a call isn't this turn's answer; whether it is nobody's, then."""
+    if isinstance(turn, ChoiceTurn) and call.step.name == "draft":
+        return turn.shared.give_up(turn.index)
+    return True
 
 
 class _Part:

@@ -11,6 +11,7 @@ from typing import Any
 from honestproxy.call import Call, usable
 from honestproxy.errors import HonestProxyError, StepFailed
 from honestproxy.settings import Settings
+from honestproxy.several import give_up
 from honestproxy.trace import Honesty
 from honestproxy.turn import Answer, Finish, Keep, Strategy, Turn, View
 from honestproxy.types import ChatResponse, Chunk, Outcome
@@ -52,7 +53,8 @@ class Weighing:
         """End every call; what came of one that isn't the answer needn't be stored any longer."""
         for call in self.turn.calls:
             call.close()
-            if call is not self._standing and (response := call.step.response):
+            response = call.step.response
+            if call is not self._standing and response and give_up(self.turn, call):
                 self.turn.backend.discard(call.step.request, response)
 
     def _stands(self, call: Call) -> Call:

@@ -137,13 +137,14 @@ class OpenAICompatible:
             return wire.models(await exchange.read(), _kind(exchange))
 
     async def discard(self, request: ChatRequest, response: ChatResponse) -> None:
-        """Delete a Response where it is stored. Raises UpstreamError where it stays."""
-        is_stored = response.get("store")  # None: the upstream doesn't say
-        if is_stored is False or request.model in self._only_chat:
+        """Delete an answer where it is stored. Raises UpstreamError where it stays."""
+        is_chats = request.origin is None
+        is_stored, name = response.get("store"), response.get("id")  # None: it doesn't say
+        if not name or is_stored is False or (not is_chats and request.model in self._only_chat):
             return
-        path = f"{RESPONSES}/{quote(str(response.get('id')), safe='')}"
+        path = f"{CHAT if is_chats else RESPONSES}/{quote(str(name), safe='')}"
         try:
-            async with self._sent("DELETE", path, request.headers) as exchange:
+            async with self._sent("DELETE", _at(path, request), request.headers) as exchange:
                 await exchange.read()
         except UpstreamError as error:
             if is_stored or error.status not in _MISSING:
