@@ -258,7 +258,7 @@ async def _run(asked: Asked) -> Tally:
             asked.samples,
             answers,
             judging,
-            _prices(asked, arms),
+            _prices(_price(asked.folder), arms),
             _judge_price(asked, judging),
             place.concurrency,
             asked.share_drafts,
@@ -306,10 +306,17 @@ def _check_answered(source: Source) -> None:
         )
 
 
-def _prices(asked: Asked, arms: list[Arm]) -> dict[str, Price]:
+def _price(folder: Folder) -> str | None:
+    """The price that the run was given last, now or before: the report counts by it, too."""
+    from honestproxy.evals.log import configuration
+
+    return (configuration(folder.path) or {}).get("price")
+
+
+def _prices(price: str | None, arms: list[Arm]) -> dict[str, Price]:
     from honestproxy.evals import prices
 
-    given = prices.parse(asked.price) if asked.price else None
+    given = prices.parse(price) if price else None
     found = {
         arm.name: given or prices.known(arm.upstream, arm.model or "")
         for arm in arms

@@ -113,6 +113,15 @@ def test_the_price_that_a_run_was_given_last_is_the_reports(cli, questions):
     assert money[1] == pytest.approx(10 * money[0], rel=1e-2)
 
 
+def test_without_a_price_the_one_from_before_holds_as_it_does_in_the_report(cli, questions):
+    words = ("ab", "q.jsonl", *GOLD, "--arms", "raw", "--out", "run", "--json")
+    priced = json.loads(cli(*words, "--price", "1000/2000").stdout)["dollars"]
+    assert json.loads(cli(*words).stdout)["dollars"] == priced > 0
+    report = json.loads(Path("run", "report.json").read_text("utf-8"))
+    (row,) = (row for row in report["measures"] if row["key"] == "money")
+    assert row["values"]["raw"]["value"] == pytest.approx(priced)
+
+
 def test_the_same_command_asks_nothing_again_and_another_is_refused(cli, questions):
     words = ("ab", "q.jsonl", *GOLD, "--out", "run", "--arms")
     cli(*words, "raw")
