@@ -15,6 +15,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from honestproxy.document import Document, split_object, write
+from honestproxy.errors import InvalidRequest
 from honestproxy.types import ChatRequest, Message, text_of
 
 # https://platform.openai.com/docs/api-reference/chat/create; what isn't listed goes along
@@ -138,7 +139,8 @@ def whole(request: ChatRequest) -> ChatRequest:
 def pass_through(request: ChatRequest) -> str | None:
     """Why this request must not be rewritten: the rule's name, or None.
 
-    What a client parses is never rewritten into something that it can't parse.
+    What a client parses is never rewritten into something that it can't parse. Raises
+    InvalidRequest where there is no message at all.
     """
     return next((reason for reason in _rules(request)), None)
 
@@ -147,6 +149,9 @@ def _rules(request: ChatRequest) -> Iterator[str]:
     get = request.get
     if request.origin is not None and (rule := request.origin.rule):
         yield rule
+    if not request.messages:  # the wire has seen to that; whoever calls from Python comes by here
+        what = "'messages' must be a list with at least one message object"
+        raise InvalidRequest(what, param="messages")
     if _is(request.messages[-1], "assistant"):
         yield "the last message is the assistant's (prefill)"
     if (get("response_format") or {}).get("type") not in (None, "text"):

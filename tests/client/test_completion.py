@@ -16,6 +16,7 @@ import honestproxy
 from honestproxy import honest
 from honestproxy.backends.litellm import load
 from honestproxy.errors import InvalidRequest
+from honestproxy.wire.request import chat_request
 from tests.proxy import DOUBT, DRAFT, MERGED, Script, ask, script, step_of
 from tests.upstreams import Reply, Seen, Upstream, answer, chunk, event, upstream
 
@@ -133,6 +134,17 @@ async def test_errors_are_litellms_own(asked: Ask) -> None:
 async def test_a_mistake_in_honesty_is_told_as_ours(asked: Ask) -> None:
     with pytest.raises(InvalidRequest, match=r"unknown field 'honesty\.strat'"):
         await asked("openai/m", MESSAGES, honesty={"strat": "raw"})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_message_at_all_is_told_as_the_proxy_tells_it(asked: Ask, stream: bool) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat_request(b'{"messages": []}', {})
+    async with before(script()) as (server, where):
+        with pytest.raises(InvalidRequest) as raised:
+            await asked("openai/m", [], stream=stream, **where)
+    assert raised.value.body() == refused.value.body()
+    assert server.seen == []
 
 
 async def test_closing_a_stream_ends_the_call(asked: Ask) -> None:
