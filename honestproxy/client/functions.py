@@ -67,9 +67,13 @@ async def acompletion(
 
 
 class AsyncParts:
-    """A streamed answer as it is made, in parts of litellm's type."""
+    """A streamed answer as it is made, in parts of litellm's type.
+
+    `honesty` is what the last of them tells of it; None before.
+    """
 
     def __init__(self, first: Chunk | None, chunks: AsyncGenerator[Chunk, None]) -> None:
+        self.honesty: Mapping[str, Any] | None = None
         self._chunks = chunks
         self._parts = self._all(first)
 
@@ -89,6 +93,7 @@ class AsyncParts:
         try:
             while chunk is not None:
                 if not chunk.blank:
+                    self.honesty = chunk.get("honesty") or self.honesty
                     yield litellm.chunk(chunk)
                 chunk = await anext(self._chunks, None)
         except HonestProxyError as error:
@@ -101,6 +106,11 @@ class Parts:
     def __init__(self, parts: AsyncParts, loop: LoopThread) -> None:
         self._parts = parts
         self._loop = loop
+
+    @property
+    def honesty(self) -> Mapping[str, Any] | None:
+        """What the last part tells of the answer; None before."""
+        return self._parts.honesty
 
     def __iter__(self) -> Iterator[Any]:
         return self

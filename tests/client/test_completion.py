@@ -73,10 +73,13 @@ async def test_an_answer_is_of_litellms_type_and_has_a_trace(asked: Ask) -> None
 
 async def test_a_stream_is_of_litellms_type_and_can_be_put_together(asked: Ask) -> None:
     async with before(script(confusion=DOUBT, merge=["The ", "end."])) as (_, where):
-        parts = await read(await asked("openai/m", MESSAGES, stream=True, **where))
+        stream = await asked("openai/m", MESSAGES, stream=True, **where)
+        assert honest.trace(stream) is None
+        parts = await read(stream)
     assert all(isinstance(part, load().ModelResponseStream) for part in parts)
     assert load().stream_chunk_builder(parts).choices[0].message.content == "The end."
     assert honest.trace(parts[-1]).outcome == "rewritten"
+    assert honest.trace(stream) == honest.trace(parts[-1])
 
 
 @pytest.mark.parametrize(
