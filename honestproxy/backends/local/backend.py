@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from honestproxy.backends import Traits
 from honestproxy.backends.local import chat, choices, weights
 from honestproxy.backends.local.embedded import Progress
-from honestproxy.backends.local.engine import CLOSED, Engine, Job, Piece, Writer
+from honestproxy.backends.local.engine import CLOSED, MAX_ROWS, Engine, Job, Piece, Writer
 from honestproxy.backends.local.logprobs import Entry, Ledger, Spelling, Weighing
 from honestproxy.backends.local.quote import Lead, Part
 from honestproxy.backends.local.request import sampling
@@ -180,12 +180,13 @@ class Local:
         loop = asyncio.get_running_loop()
         prepared = self._at_desk(_prepare, ready, request, self.name, loop)
         answer = await asyncio.wrap_future(prepared)
-        if answer.job.writers or answer.job.watch:
-            ready.engine.submit(answer.job)
+        for job in answer.jobs:
+            if job.writers or job.watch:
+                ready.engine.submit(job)
         try:
             yield answer
         finally:
-            answer.job.cancelled = True
+            _cancel(answer.jobs)
 
     def _check_model(self, name: str) -> None:
         if name not in ("", self.name):
@@ -228,9 +229,12 @@ class _Ready:
 
 @dataclass(slots=True)
 class _Answer:
-    """One request in the engine's hands, and the way its pieces come back."""
+    """One request in the engine's hands, and the way its pieces come back.
 
-    job: Job
+    `jobs`: more than one where there are more choices than are decoded at the same time.
+    """
+
+    jobs: list[Job]
     inbox: asyncio.Queue[Piece | BackendError]
     model: str
     n: int
@@ -244,7 +248,7 @@ class _Answer:
     @property
     def prompt(self) -> int:
         """Tokens of the conversation; an opening that the answer gives back counts as answer."""
-        return len(self.job.ids) - self.begun
+        return len(self.jobs[0].ids) - self.begun
 
     @property
     def usage(self) -> Usage:
@@ -286,7 +290,7 @@ def _prepare(
         try:
             loop.call_soon_threadsafe(inbox.put_nowait, news)
         except RuntimeError:  # the loop is closed: nobody is left to tell
-            job.cancelled = True
+            _cancel(jobs)
 
     def begin(told: list[Entry] | None = None) -> None:
         for i in range(wanted.n):
@@ -299,13 +303,20 @@ def _prepare(
         ways = loaded.decode, loaded.ends, tokens, Lead(rest), ledger()
         return Writer(choice, wanted, room, *ways)
 
-    job = Job(ids, [writer(i) for i in range(0 if ended else wanted.n)], tell)
+    writers = [] if ended else [writer(i) for i in range(wanted.n)]
+    starts = range(0, max(1, len(writers)), MAX_ROWS)
+    jobs = [Job(ids, writers[at : at + MAX_ROWS], tell) for at in starts]
     if text and (first := ledger()):
-        job.watch = Weighing(ids, text, shown, first, ready.spelling, begin)
+        jobs[0].watch = Weighing(ids, text, shown, first, ready.spelling, begin)
     elif text:
         begin()
     weighed, held = wanted.logprobs is not None, min(len(tokens), cap)
-    return _Answer(job, inbox, model, wanted.n, weighed, opening=held, begun=len(tokens))
+    return _Answer(jobs, inbox, model, wanted.n, weighed, opening=held, begun=len(tokens))
+
+
+def _cancel(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.cancelled = True
 
 
 def _begin(

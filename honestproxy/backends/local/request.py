@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from honestproxy.backends.local.engine import MAX_ROWS
 from honestproxy.backends.local.logprobs import MOST
 from honestproxy.backends.local.sampling import Sampling
 from honestproxy.errors import InvalidRequest
 from honestproxy.types import ChatRequest
+from honestproxy.wire.request import MOST_CHOICES
 
 _N = TypeVar("_N", int, float)
 
@@ -22,7 +22,7 @@ _NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
 }
 _INTEGERS: Final[Mapping[str, tuple[int, int]]] = {
     "seed": (-(2**63), 2**63 - 1),
-    "n": (1, MAX_ROWS),
+    "n": (1, MOST_CHOICES),
     "top_k": (0, 2**31),
 }
 

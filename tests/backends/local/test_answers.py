@@ -6,6 +6,7 @@ import torch
 from honestproxy.backends import traits
 from honestproxy.backends.local import Local, batch
 from honestproxy.backends.local.chat import prompt
+from honestproxy.backends.local.engine import MAX_ROWS
 from honestproxy.errors import BackendError, HonestProxyError, InvalidRequest, UnknownModel
 from honestproxy.settings import Settings
 from honestproxy.types import ChatRequest
@@ -203,6 +204,29 @@ async def test_n_choices_share_a_prompt_and_differ(random_local, ask):
     assert streamed == [choice["message"]["content"] for choice in choices]
 
 
+@pytest.mark.parametrize("n", [33, 128])
+async def test_more_choices_than_are_decoded_at_once_come_in_turns(local, echo, ask, n):
+    response = await local.complete(ask("hello", n=n))
+    texts = [choice["message"]["content"] for choice in response.get("choices")]
+    assert texts == ["hello"] * n
+    assert response.usage["completion_tokens"] == n * len("hello.")
+    assert max(echo.rows) == MAX_ROWS
+
+
+async def test_cancelling_ends_the_choices_that_wait_their_turn_too(words, ask):
+    model = Echo(delay=0.005)
+    local = Local.of(model, words)
+    task = asyncio.create_task(local.complete(ask("z" * 400, n=70)))
+    await until(lambda: model.steps > 3)
+    task.cancel()
+    at = model.steps
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.05)
+    assert model.steps <= at + 1
+    await local.aclose()
+
+
 async def test_cancelling_stops_the_model_within_one_token(words, ask):
     model = Echo(delay=0.005)
     local = Local.of(model, words)
@@ -324,7 +348,7 @@ def test_its_traits_are_those_of_a_small_model(local):
         ({"stop": ["a"] * 5}, "stop"),
         ({"seed": "x"}, "seed"),
         ({"n": 0}, "n"),
-        ({"n": 1000}, "n"),
+        ({"n": 129}, "n"),
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"logit_bias": [1]}, "logit_bias"),
         ({"logprobs": 5}, "logprobs"),
