@@ -201,8 +201,9 @@ def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def _conversation(messages: Any) -> list[Message]:
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-        said = '"messages" must be a list of objects with "role" and "content" or "tool_calls"'
-        raise PromptError(f"{said}, a list of objects; roles are {', '.join(_ROLES)}")
+        said = '"messages" must be a list of objects with "role" and "content"'
+        calls = '"tool_calls", where there are any, must be a list of objects'
+        raise PromptError(f"{said}; roles are {', '.join(_ROLES)}; {calls}")
     last = messages[-1]
     if last["role"] != "user":
         raise PromptError(f'"messages" must end with the user, not with the {last["role"]}')
