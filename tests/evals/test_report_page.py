@@ -189,6 +189,6 @@ async def test_a_live_experiment_has_no_list_of_questions(browser: Browser, tmp_
     line = '{{"type": "answer", "sample": "{}", "arm": "{}", "text": "", "calls": 1}}\n'
     records.write_text("".join(line.format(n, ("raw", "gated")[n % 2]) for n in range(10)), "utf-8")
     write(records)
-    async with opened(browser, tmp_path / "week" / "report.html") as page:
+    async with opened(browser, tmp_path / "week-report" / "report.html") as page:
         assert await page.locator("#list").is_hidden()
         assert "no word of what was asked" in await text(page, ".limits")
