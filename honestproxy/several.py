@@ -12,7 +12,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from honestproxy.call import Call
@@ -29,6 +30,9 @@ _GRAVEST: Final[tuple[Outcome, ...]] = (
     "draft_kept",
     "passed_through",
 )
+
+_LARGEST: Final = 2**63 - 1
+"""What a seed may be at most."""
 
 
 class Absent(HonestProxyError):
@@ -62,7 +66,10 @@ class Shared:
 
 @dataclass(slots=True)
 class ChoiceTurn(Turn):
-    """The turn of one of several answers: its draft is the shared draft's choice `index`."""
+    """The turn of one of several answers: its draft is the shared draft's choice `index`.
+
+    A `seed` is another for each answer where a step is its own: else all would say the same.
+    """
 
     shared: Shared = field(kw_only=True)
     index: int = field(kw_only=True)
@@ -76,13 +83,11 @@ class ChoiceTurn(Turn):
         **values: str | ChatResponse,
     ) -> Call:
         """Send a step, unless another answer has sent the very same."""
-
-        def start() -> Call:
-            return Turn.start(self, step, returned=returned, prompt=prompt, **values)
-
         texts = [value for value in values.values() if isinstance(value, str)]
         if step == "draft" or len(texts) < len(values):  # it holds this answer's own draft
-            return start()
+            return Turn.start(self, step, returned=returned, prompt=prompt, **values)
+        first = replace(self, index=0)  # whoever asks, all hear what the first would
+        start = partial(Turn.start, first, step, returned=returned, prompt=prompt, **values)
         return self.shared.once((step, prompt, *texts), self, start)
 
     def _send(
@@ -93,7 +98,7 @@ class ChoiceTurn(Turn):
         settled: Callable[[Call, str | BaseException], None] | None = None,
     ) -> Call:
         if name != "draft":
-            return Turn._send(self, name, request, prompt, settled)
+            return Turn._send(self, name, _seeded(request, self.index), prompt, settled)
         whole = self.shared.once("draft", self, lambda: Turn._send(self, name, request))
         call = Call(
             Step(name, request),
@@ -111,6 +116,14 @@ def give_up(turn: Turn, call: Call) -> bool:
     if isinstance(turn, ChoiceTurn) and call.step.name == "draft":
         return turn.shared.give_up(turn.index)
     return True
+
+
+def _seeded(request: ChatRequest, index: int) -> ChatRequest:
+    """The request with a seed of this answer's own, where it has one."""
+    seed = request.get("seed")
+    if not index or type(seed) is not int:
+        return request
+    return request.replace(seed=seed + index if seed + index <= _LARGEST else seed - index)
 
 
 class _Part:

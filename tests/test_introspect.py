@@ -47,6 +47,13 @@ async def test_doubt_opens_the_answer_and_costs_one_call():
     assert step["scores"]["kinds"]["latest_information"] == 0.9
 
 
+async def test_each_of_several_openings_goes_on_with_a_seed_of_its_own():
+    backend = Reading(lambda request: f" see {request.get('seed')}.")
+    answer = await turn(backend, n=3, seed=5).complete()
+    said = [choice["message"]["content"] for choice in answer.get("choices")]
+    assert said == [f"{OPENING} see {seed}." for seed in (5, 6, 7)]
+
+
 async def test_streamed_the_opening_comes_first():
     run = turn(Reading([" ask a broker."]), stream=True)
     texts = [chunk.text async for chunk in run.stream() if chunk.text]

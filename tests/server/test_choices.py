@@ -139,6 +139,18 @@ async def test_what_an_upstream_says_of_all_choices_is_told_once(draft: Any) -> 
     assert len(told) == (1 if draft is NO_DOUBT else 0)
 
 
+@pytest.mark.parametrize(
+    ("seed", "seeds"), [(5, [5, 6]), (2**63 - 1, [2**63 - 1, 2**63 - 2]), (None, [None, None])]
+)
+async def test_each_choice_has_a_seed_of_its_own_where_its_step_is(seed: Any, seeds: Any) -> None:
+    async with proxy(several("One.", "Two.")) as on:
+        await on.client.chat.completions.create(**ask(n=2, seed=seed))
+    sent = [seen.json() for seen in on.upstream.seen if seen.body]
+    merges = {("Two." in json.dumps(s)): s["seed"] for s in sent if step_of(s) == "merge"}
+    assert [merges[False], merges[True]] == seeds
+    assert {s["seed"] for s in sent if step_of(s) != "merge"} == {seed}
+
+
 async def test_an_upstream_that_gives_fewer_choices_is_answered_with_those() -> None:
     async with proxy(several("One.")) as on:
         found = await on.client.chat.completions.create(**ask(n=3))
