@@ -7,7 +7,7 @@ import os
 import re
 import struct
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from honestproxy import __version__
+from honestproxy.backends.packed import UNPACKED, coding, unpacked, without_coding
 from honestproxy.errors import (
     SettingsError,
     UpstreamBroken,
@@ -153,6 +154,7 @@ class Http:
         if self._session is None or self._session.closed:
             seconds = self._connect_timeout
             self._session = ClientSession(
+                auto_decompress=False,  # it fails where it can't; see `_Answer`
                 connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE),
                 cookie_jar=DummyCookieJar(),
                 headers={"User-Agent": f"honestproxy/{__version__}"},
@@ -226,28 +228,36 @@ class Told:
 
 
 class _Answer:
-    """An exchange over aiohttp."""
+    """An exchange over aiohttp.
 
-    __slots__ = ("_name", "_response", "headers", "status")
+    `packed`: how its body is packed in a way that isn't undone, which its headers tell, too.
+    """
+
+    __slots__ = ("_name", "_response", "_undone", "headers", "packed", "status")
 
     def __init__(self, response: ClientResponse, name: str) -> None:
         self._response = response
         self._name = name
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        self.packed, self._undone = coding(response.headers), ""
+        if self.packed in UNPACKED:
+            self.headers = without_coding(response.headers)
+            self.packed, self._undone = "", self.packed
 
     async def read(self) -> bytes:
-        content, parts, size = self._response.content, [], 0
-        try:
-            while part := await content.readany():
+        parts, size = [], 0
+        async with aclosing(self.parts()) as coming:
+            async for part in coming:
                 parts.append(part)
                 size += len(part)
                 check_size(size, self._name)
-        except (aiohttp.ClientError, OSError):
-            raise self._lost() from None
         return b"".join(parts)
 
-    async def parts(self) -> AsyncGenerator[bytes, None]:
+    def parts(self) -> AsyncGenerator[bytes, None]:
+        return unpacked(self._parts(), self._undone) if self._undone else self._parts()
+
+    async def _parts(self) -> AsyncGenerator[bytes, None]:
         content = self._response.content
         try:
             while part := await content.readany():
@@ -276,6 +286,12 @@ class _Answer:
 
     def _lost(self) -> UpstreamError:
         return UpstreamBroken(f"{self._name} broke off in mid-answer: the connection was lost")
+
+
+def unreadable(exchange: Exchange) -> str | None:
+    """Why an answer can only be passed on, where that is so."""
+    packed = exchange.packed if isinstance(exchange, _Answer) else ""
+    return f"its answer is coded as {packed[:50]!r}, which can't be read here" if packed else None
 
 
 def check_size(size: int, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -21,8 +21,9 @@ from honestproxy.backends.connection import (
     Http,
     Told,
     check_size,
+    unreadable,
 )
-from honestproxy.errors import InvalidRequest, SettingsError, UpstreamError
+from honestproxy.errors import InvalidRequest, SettingsError, UpstreamBroken, UpstreamError
 from honestproxy.streams import Reads, one_by_one
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, read, write
 from honestproxy.wire import responses
@@ -161,6 +162,9 @@ class OpenAICompatible:
         exchange = await self._connection.open(method, path, self._headers(headers), body)
         if exchange.status < 400 or not self._key:
             return exchange
+        if unreadable(exchange):  # nor can a key that is in it be seen
+            with closing(exchange):
+                raise await _refusal(exchange)
         return await Told.of(exchange, [self._key])
 
     async def aclose(self) -> None:
@@ -213,7 +217,9 @@ class OpenAICompatible:
         try:
             exchange = await self._connection.open(method, path, sent, body)
             if not 200 <= exchange.status < 300:
-                raise wire.refusal(exchange.status, exchange.headers, await exchange.read())
+                raise await _refusal(exchange)
+            if why := unreadable(exchange):
+                raise UpstreamBroken(f"{self._connection.name} is broken: {why}")
             yield exchange
         except UpstreamError as error:
             _redact(error, sent.get("authorization", "").split(" "))
@@ -238,6 +244,13 @@ def _checked_key(settings: Settings) -> str:
     if not (key.isascii() and key.isprintable()):
         raise SettingsError("upstream_key holds characters that no HTTP header can carry")
     return key
+
+
+async def _refusal(exchange: Exchange) -> UpstreamError:
+    """The error for a status that isn't 2xx."""
+    why = unreadable(exchange)
+    said = why.encode() if why else await exchange.read()
+    return wire.refusal(exchange.status, exchange.headers, said)
 
 
 def _at(path: str, request: ChatRequest) -> str:

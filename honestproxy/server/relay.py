@@ -177,18 +177,17 @@ async def _passed_on(exchange: Any, send: Send, admission: Admission) -> str | N
 
 async def _broken_off(exchange: Any, send: Send, error: HonestProxyError) -> str:
     """Let it be seen that there should have been more; says why."""
-    if exchange.headers.get("content-type", "").startswith("text/event-stream"):
+    headers = exchange.headers
+    is_stream = headers.get("content-type", "").startswith("text/event-stream")
+    if is_stream and "content-encoding" not in headers:
         await send({"type": "http.response.body", "body": ChatWriter().error(error)})
     return error.message  # else without an end: the server drops the connection, like upstream
 
 
 def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    lowered = {name.lower(): value for name, value in headers.items()}
-    if "content-encoding" in lowered:  # undone on the way
-        del lowered["content-encoding"]
-        lowered.pop("content-length", None)
+    lowered = ((name.lower(), value) for name, value in headers.items())
     return [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in lowered.items()
+        for name, value in lowered
         if _KEPT.fullmatch(name) and value.isprintable()  # nothing that begins a new one
     ]
