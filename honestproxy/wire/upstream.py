@@ -16,7 +16,9 @@ _KEPT_HEADERS: Final = re.compile(
 )
 # In valid JSON an unescaped quote can't be inside a text, so these find keys without parsing.
 _FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"(?!")')
+_CHOICE: Final = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{')
 _ERROR: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
+_ENVELOPE: Final = ("id", "object", "created", "model")
 _SHOWN: Final = 200  # characters of a foreign text that a message repeats
 
 
@@ -107,10 +109,11 @@ class ChunkReader:
     """Reads chunks out of the bytes of an event stream; the events are kept as they came.
 
     A comment or ping rides in front of the next event. Nothing is parsed but what may be an
-    error, and, of several `choices`, which of them have ended.
+    error, and, of several `choices`, which of them have ended. Those that haven't end with
+    `[DONE]`: NeMo Guardrails sends no finish_reason.
     """
 
-    __slots__ = ("_any", "_carried", "_finished", "_open", "_several", "_splitter", "done")
+    __slots__ = ("_any", "_carried", "_finished", "_open", "_said", "_several", "_splitter", "done")
 
     def __init__(self, choices: int = 1) -> None:
         self.done = False
@@ -118,6 +121,7 @@ class ChunkReader:
         self._open: set[Any] = set()
         self._splitter = EventSplitter()
         self._carried = b""
+        self._said = b""  # the first chunk that says something of a choice
         self._any = False
         self._finished = False
 
@@ -145,7 +149,18 @@ class ChunkReader:
         self.done = True
         if not self._any:
             raise UpstreamBroken("the upstream's stream ended before it said anything")
-        return Chunk({"choices": []}, event=self._carried + event)
+        return Chunk(self._ending(), event=self._carried + event)
+
+    def _ending(self) -> dict[str, Any]:
+        """What `[DONE]` says: "stop" for each choice that hasn't ended, or nothing."""
+        is_over = not self._open if self._several else self._finished
+        said = None if is_over else _parsed(self._said)
+        choices = said.get("choices") if isinstance(said, dict) else None
+        if not (choices and _are_objects(choices)):
+            return {"choices": []}
+        still = self._open or {choices[0].get("index", 0)}
+        ends = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in still]
+        return {name: said[name] for name in _ENVELOPE if name in said} | {"choices": ends}
 
     def _chunk(self, event: bytes, data: bytes) -> Chunk:
         is_named_error = name_of(event) == b"error"
@@ -156,6 +171,8 @@ class ChunkReader:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(f"the upstream sent no chunk, but: {snippet(data)}")
         self._any = True
+        if not self._said and _CHOICE.search(data):
+            self._said = data
         self._finished = self._finished or _FINISH.search(data) is not None
         carried, self._carried = self._carried, b""
         chunk = Chunk(data, event=carried + event)

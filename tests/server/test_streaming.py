@@ -298,6 +298,61 @@ async def test_an_empty_finish_reason_is_none(strategy: str) -> None:
                 pass
 
 
+@pytest.mark.parametrize("confusion", [NO_DOUBT, DOUBT])
+@pytest.mark.parametrize("strategy", ["gated", "curiosity", "single"])
+@pytest.mark.parametrize("reason", [None, ""])
+async def test_done_ends_an_answer_without_a_finish_reason(
+    strategy: str, confusion: str, reason: str | None
+) -> None:
+    def bare(text: str) -> Reply:
+        return events(*(event(chunk(part, reason)) for part in text.partition(" ")))
+
+    single = f"<limits>{confusion}</limits> The single answer."
+    steps = {"draft": DRAFT, "confusion": confusion, "merge": MERGED, "single": single}
+    replies = script(**{step: bare(text) for step, text in steps.items()})
+    async with proxy(replies, strategy=strategy) as on:
+        found = await chunks(on, ask(stream=True))
+    kept = strategy == "gated" and confusion == NO_DOUBT
+    expected = "The single answer." if strategy == "single" else DRAFT if kept else MERGED
+    assert texts(found).strip() == expected
+    ends = [c["finish_reason"] for piece in found for c in piece["choices"] if c["finish_reason"]]
+    assert ends == ["stop"]
+    last = found[-1]
+    assert (last["id"], last["object"]) == ("chatcmpl-1", "chat.completion.chunk")
+    assert last["honesty"]["outcome"] == ("draft_kept" if kept else "rewritten")
+    assert last["choices"][0]["honesty"] == last["honesty"]
+
+
+async def test_done_ends_each_choice_that_nothing_else_has() -> None:
+    parts = [chunk("One."), chunk("Two."), chunk(None, "length")]
+    for index, part in zip((0, 1, 0), parts, strict=True):
+        part["choices"][0]["index"] = index
+    async with proxy(script(draft=events(*map(event, parts))), strategy="gated") as on:
+        found = await chunks(on, ask(n=2, stream=True))
+    ends = [
+        (c["index"], c["finish_reason"], c["honesty"]["outcome"])
+        for piece in found
+        for c in piece["choices"]
+        if c["finish_reason"]
+    ]
+    assert sorted(ends) == [(0, "length", "draft_kept"), (1, "stop", "draft_kept")]
+
+
+async def test_done_behind_no_choice_at_all_is_no_answer() -> None:
+    empty = events(event({**chunk(), "choices": []}))
+    async with proxy(script(draft=empty), strategy="gated") as on:
+        with pytest.raises(openai.APIError, match="broke off"):
+            await _drained(on)
+
+
+async def test_raw_passes_on_what_done_alone_ends() -> None:
+    sent = [event(chunk("Done.")), event(b"[DONE]")]
+    async with proxy(lambda _: events(*sent, done=False), strategy="raw") as on:
+        url = f"{on.url}/chat/completions"
+        async with on.session.post(url, json=ask(stream=True)) as got:
+            assert await got.read() == b"".join(sent)
+
+
 @pytest.mark.parametrize("strategy", ["raw", "gated"])
 async def test_of_two_choices_both_must_end(strategy: str) -> None:
     other = chunk("The other")
