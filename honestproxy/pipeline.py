@@ -16,6 +16,7 @@ from honestproxy.settings import Settings, nearest
 from honestproxy.several import ChoiceTurn, Shared
 from honestproxy.strategies import STRATEGIES
 from honestproxy.strategies.gated import annotate
+from honestproxy.strategies.introspect import noted
 from honestproxy.strategies.raw import raw
 from honestproxy.templates import Prompts
 from honestproxy.trace import Trace
@@ -67,7 +68,7 @@ class Pipeline:
             return Verbatim(self.backend, request, Trace(name), self._one_call)
         rule = self._rule(request, name)
         if rule:
-            strategy = annotate if _may_annotate(request) else raw
+            strategy = _beside(request, name)
         shared = Shared() if _choices(request) > 1 and not rule else None
         turns = self._turns(request, name, strategy, shared)
         answers = [Weighing(turn, strategy, self.settings, rule) for turn in turns]
@@ -165,9 +166,12 @@ def _choices(request: ChatRequest) -> int:
     return request.get("n") or 1
 
 
-def _may_annotate(request: ChatRequest) -> bool:
+def _beside(request: ChatRequest, name: str) -> Strategy:
+    """What passes a request through, and finds doubts beside it where these are wanted."""
     is_lasting = request.origin is not None and request.origin.is_lasting
-    return request.options.annotate and not is_lasting
+    if is_lasting or not request.options.annotate:
+        return raw
+    return noted if name == "introspect" else annotate
 
 
 def _offers_tools(request: ChatRequest) -> bool:

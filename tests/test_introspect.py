@@ -22,7 +22,7 @@ def turn(backend: Any, options: dict[str, Any] | None = None, **body: Any) -> Ru
     request = ChatRequest(
         {"model": "m", "messages": [{"role": "user", "content": "What is the price of gold?"}]}
         | body,
-        options=Options(strategy="introspect", **(options or {})),
+        options=Options(**{"strategy": "introspect"} | (options or {})),
     )
     return Pipeline(backend, Settings(on_failure="draft")).run(request)
 
@@ -130,6 +130,62 @@ async def test_the_rules_of_passing_through_hold():
     run = turn(backend, response_format={"type": "json_object"})
     await run.complete()
     assert run.honesty.outcome == "passed_through"
+
+
+PREFILL = [
+    {"role": "user", "content": "What is the price of gold?"},
+    {"role": "assistant", "content": "The price is"},
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [{"max_tokens": 10}, {"messages": PREFILL}, {"response_format": {"type": "json_object"}}],
+)
+async def test_what_must_not_be_rewritten_is_annotated_from_inside(body, stream):
+    backend = Reading(["A draft."])
+    run = turn(backend, {"annotate": True}, stream=stream, **body)
+    if stream:
+        assert "".join([chunk.text async for chunk in run.stream()]) == "A draft."
+    else:
+        assert (await run.complete()).text == "A draft."
+    said = run.honesty.body()
+    first = (
+        "I should be upfront: I can't look anything up, so I don't know the current price of this."
+    )
+    assert said["doubts"] == [{"kind": "latest_information", "statement": first}]
+    assert (said["outcome"], said["confidence"]) == ("passed_through", pytest.approx(0.05))
+    assert (said["calls"], len(backend.requests)) == (1, 1)
+    assert said["steps"][0]["scores"]["doubt"] == 0.95
+
+
+async def test_what_is_annotated_without_doubt_has_its_confidence():
+    run = turn(
+        Reading(["Hi."], Scores({"self_identity": 0.2}, 0.7)), {"annotate": True}, max_tokens=9
+    )
+    await run.complete()
+    assert (run.honesty.body()["doubts"], run.honesty.body()["confidence"]) == ([], 0.8)
+
+
+async def test_what_cant_be_read_is_passed_through_without_annotations():
+    run = turn(Reading(["A draft."], BackendError("no states")), {"annotate": True}, max_tokens=9)
+    assert (await run.complete()).text == "A draft."
+    assert (run.honesty.outcome, run.honesty.body()["doubts"]) == ("passed_through", None)
+
+
+SYSTEM = {"role": "system", "content": "Talk like a pirate"}
+
+
+@pytest.mark.parametrize("messages", [[SYSTEM], [SYSTEM, {"role": "user", "content": " "}]])
+@pytest.mark.parametrize("strategy", ["introspect", "curiosity"])
+async def test_where_nothing_was_asked_no_opening_is_about_it(messages, strategy):
+    backend = Reading(lambda request: "Text.")
+    run = turn(backend, {"strategy": strategy}, messages=messages)
+    await run.complete()
+    assert not any(request.get("echo") for request in backend.requests)
+    if strategy == "introspect":
+        assert (run.honesty.outcome, run.honesty.reason) == ("draft_kept", "no question was asked")
 
 
 async def test_a_client_that_leaves_cancels_the_answer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.errors import HonestProxyError, InvalidRequest, StepFailed
@@ -22,17 +23,16 @@ UNCLEAR: Final = "unclear"
 async def introspect(turn: Turn) -> Answer:
     """Read doubt from the model's hidden states; where there is, open the answer with it."""
     try:
-        scores = await turn.read()
+        scores = await _read(turn)
     except InvalidRequest:
         raise
     except HonestProxyError as error:
         turn.start("draft")
         raise StepFailed(f"the model couldn't be read: {error.message}") from error
-    wished = turn.options.threshold
-    threshold = scores.threshold if wished is None else 1 - wished
-    turn.scores = told = _told(scores, threshold)
-    turn.findings = lambda: Doubts(confidence=round(1 - scores.doubt, 4))
-    if scores.doubt <= threshold:
+    if scores is None:
+        return turn.keep(turn.start("draft"), "no question was asked")
+    told = _note(turn, scores)
+    if scores.doubt <= _threshold(turn, scores):
         return turn.keep(turn.start("draft"), "no doubt")
     name = named(scores)
     opening = turn.opening(name)
@@ -45,15 +45,31 @@ async def introspect(turn: Turn) -> Answer:
     return turn.open("answer", opening, f"{name.partition('-')[0]} {scores.doubt:.2f}")
 
 
+async def noted(turn: Turn) -> Answer:
+    """Read doubt beside an answer that must not be rewritten."""
+    try:
+        scores = await _read(turn)
+    except InvalidRequest:
+        raise
+    except HonestProxyError as error:
+        return turn.keep(turn.start("draft"), f"the model couldn't be read: {error.message}")
+    if scores is not None:
+        _note(turn, scores)
+        if scores.doubt > _threshold(turn, scores):
+            said = _first(turn.opening(named(scores)))
+            turn.findings = partial(_doubts, turn, scores, said)
+    return turn.keep(turn.start("draft"), "annotated")
+
+
 async def sensed(turn: Turn) -> Prompt | None:
     """The opening for a merge, where the model can be read and is in doubt."""
     if not turn.backend.reads:
         return None
     try:
-        scores = await turn.read()
+        scores = await _read(turn)
     except HonestProxyError:
         return None
-    return turn.opening(named(scores)) if scores.doubt > scores.threshold else None
+    return turn.opening(named(scores)) if scores and scores.doubt > scores.threshold else None
 
 
 def named(scores: Scores) -> str:
@@ -61,6 +77,25 @@ def named(scores: Scores) -> str:
     kind, chance = max(scores.kinds.items(), key=lambda item: item[1])
     sub = scores.subs.get(kind)
     return f"{kind}-{sub}" if sub and chance >= CLEAR * scores.doubt else UNCLEAR
+
+
+async def _read(turn: Turn) -> Scores | None:
+    """What goes on inside the model; None where no question was asked."""
+    if turn.backend.reads and not turn.query.strip():
+        return None
+    return await turn.read()
+
+
+def _threshold(turn: Turn, scores: Scores) -> float:
+    wished = turn.options.threshold
+    return scores.threshold if wished is None else 1 - wished
+
+
+def _note(turn: Turn, scores: Scores) -> dict[str, Any]:
+    """What was read, as trace and reply tell it: as yet, no doubt of it."""
+    turn.scores = told = _told(scores, _threshold(turn, scores))
+    turn.findings = lambda: Doubts(confidence=round(1 - scores.doubt, 4))
+    return told
 
 
 def _doubts(turn: Turn, scores: Scores, said: str) -> Doubts:
