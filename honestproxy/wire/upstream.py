@@ -154,7 +154,7 @@ class ChunkReader:
     def _ending(self) -> dict[str, Any]:
         """What `[DONE]` says: "stop" for each choice that hasn't ended, or nothing."""
         is_over = not self._open if self._several else self._finished
-        said = None if is_over else _parsed(self._said)
+        said: Any = None if is_over else _parsed(self._said)
         choices = said.get("choices") if isinstance(said, dict) else None
         if not (choices and _are_objects(choices)):
             return {"choices": []}
