@@ -223,8 +223,10 @@ class Assembly:
     def add(self, chunk: Chunk) -> None:
         """Take in the next chunk."""
         for name in chunk.fields:
-            if name == "usage" or (name not in self._head and name not in _PER_CHUNK):
+            if name not in self._head and name not in _PER_CHUNK:
                 self._head[name] = chunk.get(name)
+        if (usage := chunk.get("usage")) is not None:  # some count as they go
+            self._head["usage"] = usage
         for news in chunk.choices:
             self._merge(news)
 
@@ -262,7 +264,7 @@ class Assembly:
 
 
 _ATOMS: Final = frozenset({"role", "id", "type", "name"})
-_PER_CHUNK: Final = frozenset({"object", "choices"})
+_PER_CHUNK: Final = frozenset({"object", "choices", "usage"})
 
 
 def _join(known: dict[str, Any], news: Mapping[str, Any]) -> None:

@@ -72,12 +72,16 @@ class Run:
     async def _sealed(self) -> AsyncGenerator[Chunk, None]:
         """The chunks, with `honesty` on the finishing ones and the usage of the whole turn.
 
-        Those are held until the upstream ends: only then is it known what the turn cost.
+        Those are held until the upstream ends: only then is it known what the turn cost. What
+        an upstream counts as it goes is of one call, and goes no further.
         """
         held: list[Chunk] = []
+        counted: dict[Any, Chunk] = {}
         async with aclosing(self._live()) as chunks:
             async for chunk in chunks:
-                if chunk.finished or (chunk.usage and not chunk.choices):
+                if usage := chunk.usage:
+                    counted[chunk.get("id")] = chunk
+                if chunk.finished or (usage and not chunk.choices):
                     going_on = [c for c in chunk.choices if not c.get("finish_reason")]
                     if going_on:  # the news of other choices isn't held up
                         yield chunk.replace({"usage"}, choices=going_on)
@@ -85,9 +89,9 @@ class Run:
                         chunk = chunk.replace(choices=ended)
                     held.append(chunk)
                 elif not chunk.blank:
-                    yield chunk
+                    yield chunk.replace({"usage"}) if usage else chunk
         await self._settle()
-        for chunk in self._with_usage(held):
+        for chunk in self._with_usage(held, list(counted.values())):
             yield self._label(chunk)
 
     async def _live(self) -> AsyncGenerator[Chunk, None]:
@@ -101,10 +105,9 @@ class Run:
             async for number, chunk in numbered:
                 yield chunk.replace(choices=[{**c, "index": number} for c in chunk.choices])
 
-    def _with_usage(self, held: list[Chunk]) -> list[Chunk]:
+    def _with_usage(self, held: list[Chunk], reports: list[Chunk]) -> list[Chunk]:
         """Exactly one usage chunk where the client asked for one, none where it didn't."""
         asked = self._turn.request.get("stream_options") or {}
-        reports = [chunk for chunk in held if chunk.usage]
         ends = [chunk.replace({"usage"}) for chunk in held if chunk.choices]
         if not ends or not asked.get("include_usage"):
             return ends

@@ -75,7 +75,7 @@ class Verbatim:
             raise failure(self._step, error, deadline) from None
         finally:
             alarm.stop()
-            self._step.usage = next((usage for c in last if (usage := c.usage)), None)
+            self._step.usage = next((usage for c in reversed(last) if (usage := c.usage)), None)
             self._end()
             await reads.aclose()
 

@@ -230,6 +230,47 @@ async def test_usage_on_the_finishing_chunk_is_told_once_if_asked_for(asked: boo
     assert [piece["choices"] for piece in reported] == ([[]] if asked else [])
 
 
+def counting(*texts: str) -> Reply:
+    """An answer that tells with each chunk what it has cost so far."""
+    pieces = [chunk(text) for text in texts] + [chunk(None, "stop")]
+    for at, piece in enumerate(pieces, 1):
+        piece["usage"] = {"prompt_tokens": 5, "completion_tokens": at, "total_tokens": 5 + at}
+    return events(*map(event, pieces))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(("setting", "total"), [("sum", 8 + 7), ("answer", 8)])
+async def test_usage_that_is_counted_as_it_goes_is_told_once_if_asked_for(
+    setting: str, total: int, asked: bool
+) -> None:
+    options = {"stream_options": {"include_usage": True}} if asked else {}
+    async with proxy(script(draft=counting("The ", "draft.")), usage=setting) as on:
+        found = await chunks(on, ask(stream=True, **options))
+    assert texts(found) == "The draft."
+    reported = [piece["usage"]["total_tokens"] for piece in found if piece.get("usage")]
+    assert reported == ([total] if asked else [])
+
+
+async def test_raw_counts_what_an_answer_has_cost_in_the_end() -> None:
+    async with upstream(counting("The ", "draft.")) as server:
+        pipeline = Pipeline(OpenAICompatible(server.url, Settings(upstream=server.url)))
+        run = pipeline.run(ChatRequest(ask(stream=True), options=Options(strategy="raw")))
+        assert [part.text async for part in run.stream()][1:3] == ["The ", "draft."]
+        await pipeline.aclose()
+    assert run.honesty.trace.usage["total_tokens"] == 8
+
+
+async def test_a_usage_of_null_behind_the_usage_takes_nothing_back() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    ends = [{**chunk(), "choices": [], "usage": told} for told in (usage, None)]
+    draft = events(event(chunk("x")), event(chunk(None, "stop")), *map(event, ends))
+    async with proxy(script(draft=draft)) as on:
+        found = await chunks(on, ask(stream=True, stream_options={"include_usage": True}))
+    assert found[-1]["usage"]["total_tokens"] == 14
+    told = next(piece["honesty"] for piece in found if "honesty" in piece)
+    assert [step["usage"]["total_tokens"] for step in told["steps"]] == [7, 7]
+
+
 async def test_a_confusion_that_trails_on_doesnt_hold_up_the_end() -> None:
     trailing = Reply(
         [event(chunk('{"doubts": [], ')), 30.0], content_type="text/event-stream", then="hold"
