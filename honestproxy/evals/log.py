@@ -162,10 +162,18 @@ class Log:
             raise
 
     def append(self, record: Record) -> None:
-        """Write a record: once this returns, no kill of this process loses it."""
+        """Write a record: once this returns, no kill of this process loses it.
+
+        Raises EvaluationError, and leaves nothing half-written, where the disk takes no more.
+        """
         offset, data = self._file.tell(), memoryview(_line(as_line(record)))
-        while data:
-            data = data[self._file.write(data) :]
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            self._file.truncate(offset)
+            self._file.seek(0, os.SEEK_END)
+            raise EvaluationError(f"{self._path}: can't be written: {error.strerror}") from None
         self.done.add(record, offset)
         if time.monotonic() - self._synced > _SYNCED_EVERY:
             self._sync()

@@ -1,4 +1,5 @@
 import json
+import resource
 import subprocess
 import sys
 
@@ -136,6 +137,23 @@ def test_an_error_that_may_pass_is_not_done_and_the_newest_answer_stands(tmp_pat
         assert set(log.done.answers) == {("q/1", "raw")}
         log.append(answer("q/0"))
     assert read(tmp_path).answers["q/0", "raw"].text == "Yes. ☂"
+
+
+def test_a_record_that_the_disk_does_not_take_leaves_nothing_half_written(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Folder(tmp_path) as folder:
+        log = folder.start(CONFIG, samples(3))
+        log.append(answer("q/0"))
+        whole = (tmp_path / LOG).read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 40, limits[1]))
+        try:
+            with pytest.raises(EvaluationError, match=r"log\.jsonl: can't be written: "):
+                log.append(answer("q/1"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / LOG).read_bytes() == whole
+        log.append(answer("q/2"))
+    assert [sample for sample, _ in read(tmp_path).answers] == ["q/0", "q/2"]
 
 
 def test_another_configuration_is_refused_saying_what_differs(tmp_path):
