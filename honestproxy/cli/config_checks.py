@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from honestproxy.errors import HonestProxyError
-from honestproxy.settings import Gathered, Settings
+from honestproxy.settings import DEFAULT_UPSTREAM, Gathered, Settings
 from honestproxy.settings.lines import Key
 
 Check = Callable[[Settings], object]
@@ -21,6 +21,9 @@ def mistakes(gathered: Gathered) -> Iterator[str]:
     for key, alone in _upstreams(settings):
         if told := _told(_check_upstream, alone):
             yield gathered.mistake(key, told)
+    for key, alone in _arms(settings):
+        if told := _told(_check_arm, alone):
+            yield gathered.mistake(key, told.removeprefix(f"{key[0]}: "))
 
 
 def _told(check: Check, settings: Settings) -> str | None:
@@ -42,9 +45,43 @@ def _check_upstream(settings: Settings) -> None:
     """Local models and modules of one's own are not loaded: that takes time, or runs code."""
     from honestproxy import backends
 
-    prefix, _, rest = settings.upstream.partition(":")
-    if prefix in ("http", "https", "litellm") or not rest or rest.startswith("//"):
+    _, _, rest = settings.upstream.partition(":")
+    if _is_remote(settings) or not rest or rest.startswith("//"):
         backends.opened(settings)
+
+
+def _is_remote(settings: Settings) -> bool:
+    return settings.upstream.partition(":")[0] in ("http", "https", "litellm")
+
+
+def _arms(settings: Settings) -> Iterator[tuple[Key, Settings]]:
+    """Each arm as if it were the only one; what is no strategy has been told."""
+    from honestproxy.strategies import STRATEGIES
+
+    for name, share in (settings.experiment or {}).items():
+        if name in STRATEGIES:
+            alone = {"experiment": {name: share}}
+            yield ("experiment", name), settings.model_copy(update=alone)
+
+
+def _check_arm(settings: Settings) -> None:
+    """What isn't opened here is believed to have what an arm needs, as the embedded model has."""
+    from honestproxy.backends.upstreams import Upstreams
+    from honestproxy.server.experiment import Experiment
+
+    upstreams = {
+        name: each.model_copy(update={"url": _stand_in(settings.alone(name)), "fallbacks": ()})
+        for name, each in settings.upstreams.items()
+    }
+    alone = {"upstream": _stand_in(settings), "fallbacks": (), "upstreams": upstreams}
+    settings = settings.model_copy(update=alone)
+    Experiment(settings, Upstreams(settings))
+
+
+def _stand_in(settings: Settings) -> str:
+    """The upstream itself where it can be opened, else the embedded model."""
+    is_in_order = _is_remote(settings) and _told(_check_upstream, settings) is None
+    return settings.upstream if is_in_order else DEFAULT_UPSTREAM
 
 
 def _check_prompts(settings: Settings) -> None:

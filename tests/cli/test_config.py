@@ -153,6 +153,54 @@ def test_check_tells_values_that_can_mean_nothing(cli, home, line, says):
     assert done.stderr.startswith(f"error: honestproxy.toml:1: {key}: {says}")
 
 
+def test_check_tells_each_arm_that_serve_would_refuse(cli, home):
+    """One may not be chosen, one reads what no URL shows, and one is no strategy."""
+    (home / "honestproxy.toml").write_text(
+        'upstream = "http://127.0.0.1:9/v1?key=sk-query"\nfallbacks = ["near"]\n'
+        'strategies_allowed = ["raw", "introspect"]\n'
+        "[experiment]\nraw = 1\ngated = 1\nintrospect = 1\nintrospcet = 1\n"
+        '[upstreams.near]\nurl = "local:smollm2-135m-instruct"\n',
+        "utf-8",
+    )
+    done = cli("config", "check")
+    assert done.exit_code == 2
+    told = sorted(done.stderr.splitlines())
+    assert len(told) == 3
+    assert told[0].startswith(
+        "error: honestproxy.toml:6: experiment.gated: the arm 'gated' is not among "
+        "strategies_allowed (raw, introspect), so every request"
+    )
+    assert told[1].startswith(
+        "error: honestproxy.toml:7: experiment.introspect: the arm 'introspect' reads a model's "
+        "hidden states, which 'http://127.0.0.1:9/v1?key=***' doesn't show"
+    )
+    assert told[2].startswith("error: honestproxy.toml:8: experiment.introspcet: unknown strategy")
+    assert (done.stdout, "sk-" in done.output) == ("", False)
+
+
+@pytest.mark.parametrize("upstream", ["local:smollm2-135m-instruct", "mine:model"])
+def test_check_believes_what_it_does_not_load_but_not_the_other_upstreams(cli, home, upstream):
+    config = home / "honestproxy.toml"
+    lines = f'upstream = "{upstream}"\nexperiment = {{raw = 1, introspect = 1}}\n'
+    config.write_text(lines, "utf-8")
+    assert cli("config", "check").exit_code == 0
+    far = '[upstreams.far]\nurl = "http://127.0.0.1:9/v1"\n'
+    config.write_text(lines + far, "utf-8")
+    assert cli("config", "check").exit_code == 0
+    config.write_text(lines + far + 'models = ["gpt-*"]\n', "utf-8")
+    done = cli("config", "check")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: honestproxy.toml:2: experiment.introspect: the arm")
+
+
+def test_an_upstream_that_is_wrong_is_told_once_whatever_the_arms(cli, home):
+    (home / "honestproxy.toml").write_text('upstream = "http://"\n', "utf-8")
+    done = cli("config", "check", "--experiment", "raw,introspect")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: honestproxy.toml:1: upstream: ")
+
+
 def test_check_refuses_to_listen_elsewhere_without_keys(cli, home):
     done = cli("config", "check", "--host", "0.0.0.0")
     assert done.exit_code == 2
