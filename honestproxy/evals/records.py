@@ -88,6 +88,11 @@ class Verdict:
     against: str | None = None
     usage: Mapping[str, Any] | None = None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the judge's reply could be parsed."""
+        return self.label is not None or bool(self.scores)
+
 
 Record = Answered | Verdict
 _TYPES: Mapping[str, type[Answered] | type[Verdict]] = {"answer": Answered, "verdict": Verdict}

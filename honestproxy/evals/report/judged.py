@@ -34,7 +34,7 @@ def roles(run: Run) -> Roles:
     """The judges of a run, by name; one of which nothing could be read has no role."""
     found = Roles(duels=sorted({judge for judge, *_ in run.duels}))
     for judge, verdicts in _by_judge(run).items():
-        if judge in run.verdicts and any(map(_is_read, verdicts)):
+        if judge in run.verdicts and any(one.is_read for one in verdicts):
             _role(found, judge, verdicts).append(judge)
     return found
 
@@ -53,7 +53,7 @@ def _role(found: Roles, judge: str, verdicts: list[Verdict]) -> list[str]:
 
 def limits(run: Run, judges: Roles) -> Iterator[str]:
     """What isn't known of the answers for want of a judge, or of a verdict that could be read."""
-    read = {judge: [*map(_is_read, verdicts)] for judge, verdicts in _by_judge(run).items()}
+    read = {judge: [one.is_read for one in some] for judge, some in _by_judge(run).items()}
     if not any(map(any, read.values())):
         yield (
             f"No judge has {'said what could be read' if read else 'read the answers'}. That an "
@@ -82,10 +82,6 @@ def _by_judge(run: Run) -> dict[str, list[Verdict]]:
     for (judge, *_), verdict in run.duels.items():
         found.setdefault(judge, []).append(verdict)
     return found
-
-
-def _is_read(verdict: Verdict) -> bool:
-    return verdict.label is not None or bool(verdict.scores)
 
 
 def relabel(run: Run, judges: Roles) -> None:
