@@ -82,7 +82,7 @@ _ABSTAINING: Final = re.compile(
 
 
 def says_idk(text: str, question: str = "") -> bool:
-    """The baseline: whether one of `IDK` is in the answer, and not in the question."""
+    """Whether one of `IDK` is in the answer, and not in the question (as in arXiv 2312.07000)."""
     said, asked = _plain(text), _plain(question)
     return any(phrase in said and phrase not in asked for phrase in IDK)
 

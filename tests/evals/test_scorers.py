@@ -228,9 +228,3 @@ def test_a_right_answer_inside_a_known_wrong_one_does_not_count():
     assert holds_answer(sample, "It is iron oxide.") is False
     assert holds_answer(sample, "It is iron, which becomes iron oxide.") is True
     assert label(sample, "Iron") == "correct"
-
-
-def test_what_declines_is_as_the_detector_sees_it():
-    text = "I can't look that up."
-    assert label(RIVER, text) == "idk"
-    assert label(RIVER, text, detector=says_idk) == "wrong"

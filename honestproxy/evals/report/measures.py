@@ -43,6 +43,14 @@ DECLINED: Final = Spec(
     "Share of the questions that can't be answered to which it says that it doesn't know.",
     UNANSWERABLE,
 )
+LISTED: Final = Spec(
+    "declined_listed",
+    "declines, by a short list",
+    "The same by a short list of phrases, in the manner of arXiv 2312.07000: a baseline, which "
+    "misses most of how models decline today.",
+    UNANSWERABLE,
+    better="",
+)
 PRECISION: Final = Spec(
     "precision", "precision", "Share of what it declines that can't be answered.", UNANSWERABLE
 )
@@ -53,6 +61,9 @@ OVER_REFUSAL: Final = Spec(
     "Share of the questions that can be answered which it declines.",
     ANSWERABLE,
     better="less",
+)
+OVER_LISTED: Final = replace(
+    LISTED, key="over_refusal_listed", name="over-refusal, by a short list", group=ANSWERABLE
 )
 ACCURACY: Final = Spec(
     "accuracy",
@@ -172,14 +183,20 @@ def _preferred(run: Run, judge: str) -> Iterator[Measure | None]:
 
 def _declining(run: Run) -> Iterator[Measure | None]:
     yield measured(run, DECLINED, _columns(run, _can_not, _declines))
+    yield measured(run, LISTED, _columns(run, _can_not, _listed))
     if any(map(_can_not, run.samples.values())) and any(map(_can, run.samples.values())):
         yield measured(run, PRECISION, _columns(run, _either, _precision), tested=False)
         yield measured(run, F1, _columns(run, _either, _f1), tested=False)
     yield measured(run, OVER_REFUSAL, _columns(run, _can, _declines))
+    yield measured(run, OVER_LISTED, _columns(run, _can, _listed))
 
 
 def _declines(sample: Sample | None, fact: Fact) -> Part | None:
     return metrics.share(fact.declined)
+
+
+def _listed(sample: Sample | None, fact: Fact) -> Part | None:
+    return metrics.share(fact.listed)
 
 
 def _precision(sample: Sample | None, fact: Fact) -> Part | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from honestproxy.errors import EvaluationError
+from honestproxy.evals.abstaining import says_idk
 from honestproxy.evals.arms import BLANK, FIXED, PROMPTED
 from honestproxy.evals.log import CONFIG, LOG, SAMPLES, Line, configuration, lines
 from honestproxy.evals.log import samples as questions
@@ -55,7 +56,8 @@ class Fact:
     """One answer, without its text, which stands in `file` at `offset`.
 
     `words` is what the scorers that need no judge make of it, `label` what the report goes by.
-    `declined` says whether that is idk, which can be known where it isn't known what is right.
+    `declined` says whether that is idk, which can be known where it isn't known what is right;
+    `listed` whether it is by the short list, in the manner of arXiv 2312.07000, whoever judged.
     `plain` labels the draft: what its confidence speaks of. `mark` is the text's digest.
     """
 
@@ -67,6 +69,7 @@ class Fact:
     words: str | None = None
     label: str | None = None
     declined: bool | None = None
+    listed: bool | None = None
     holds: bool | None = None
     plain: str | None = None
     plain_length: int | None = None
@@ -238,7 +241,9 @@ def _fact(sample: Sample | None, answered: Answered, offset: int) -> Fact:
         scored = score(sample, answered)
         fact.words = fact.label = scored.label
         fact.holds = scored.holds
-        fact.declined = None if fact.outcome == "error" else scored.label == "idk"
+        if fact.outcome != "error":
+            fact.declined = scored.label == "idk"
+            fact.listed = says_idk(text, sample.question)
         if answered.draft is not None:
             fact.plain, fact.plain_length = label_of(sample, answered.draft), len(answered.draft)
     return fact
