@@ -36,18 +36,25 @@ class Figure:
         return cls(sum(values) / len(values) if values else None, len(values), unscored=unscored)
 
     @classmethod
-    def of(cls, parts: Iterable[Part | None]) -> Figure:
+    def of(
+        cls,
+        parts: Iterable[Part | None],
+        *,
+        of_all: bool = False,
+        convention: float | None = None,
+    ) -> Figure:
         """What questions add up to, None being unscored; undefined with nothing below the line.
 
-        `n` is what is below it where that counts questions, or else those that are scored.
+        `n` is what is below it where that counts questions. It is all that are scored where it
+        doesn't, or where each bears on the value whatever it adds (`of_all`), as with F1.
         """
         every = list(parts)
         known = [part for part in every if part is not None]
         above, below = sum(part[0] for part in known), sum(part[1] for part in known)
         unscored = len(every) - len(known)
         if not below:
-            return cls(None, 0, unscored=unscored)
-        if all(some in (0, 1) and of in (0, 1) for some, of in known):
+            return cls(None, 0, unscored=unscored, convention=convention)
+        if not of_all and all(some in (0, 1) and of in (0, 1) for some, of in known):
             return cls(above / below, round(below), above, unscored)
         return cls(above / below, len(known), unscored=unscored)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from honestproxy.evals.records import Record, Sample, Verdict
-from honestproxy.evals.report import judged
+from honestproxy.evals.report import judged, numbers
 from honestproxy.evals.report.measures import measures
 from honestproxy.evals.report.reading import read
-from honestproxy.evals.report.table import Measure, compared, times
+from honestproxy.evals.report.table import Measure, Value, compared, times
 from tests.evals.reported import IDK, answers, can, can_not, folder, ruled
 
 SORRY = "I apologize for the wait: it rains."
@@ -106,14 +106,24 @@ def test_an_arm_that_always_declines_declines_all_that_it_could_answer(tmp_path:
     shown = [found[key].values["raw"].value for key in ("declined", "precision", "over_refusal")]
     assert shown == [1.0, 0.25, 1.0]
     assert found["f_score"].values["raw"].value == 0
+    none = found["right_of_attempted"].values["raw"]
+    assert none == Value(None, convention=0.0)
+    assert numbers.value(none, "share") == "undefined [0 % by convention]"
+
+
+def test_where_nothing_is_scored_no_convention_stands_for_it(tmp_path: Path) -> None:
+    found = rows(tmp_path, [can("c0")], answers("raw", {"c0": None}))
     assert "right_of_attempted" not in found
+    assert found["errors"].values["raw"].count == 1
 
 
 def test_an_arm_that_never_declines_has_no_precision(tmp_path: Path) -> None:
-    said = answers("raw", {"b0": "It rains.", "c0": "Paris."})
-    found = rows(tmp_path, [can_not("b0"), can("c0")], said)
+    """F1 is 0 of all four that are scored, since to decline any of them would change it."""
+    texts = {"b0": "It rains.", "c0": "Paris.", "c1": "Lyon.", "c2": "Rome.", "c3": None}
+    samples = [can_not("b0"), *(can(f"c{n}") for n in range(4))]
+    found = rows(tmp_path, samples, answers("raw", texts))
     assert "precision" not in found
-    assert found["f1"].values["raw"].value == 0
+    assert told(found["f1"]) == (0.0, 4, None, 1)
 
 
 def test_pairs_that_changed_decide_and_those_unscored_on_a_side_are_left_out() -> None:

@@ -26,8 +26,8 @@ def figures(labels: list[str | None]) -> tuple[Figure, Figure, Figure]:
 
 def declining(cases: list[tuple[bool | None, bool]]) -> tuple[Figure, Figure]:
     """Precision and F1, of what was declined and can be answered."""
-    parts = (metrics.precision, metrics.f1)
-    return tuple(Figure.of(part(*case) for case in cases) for part in parts)  # type: ignore[return-value]
+    precision = Figure.of(metrics.precision(*case) for case in cases)
+    return precision, Figure.of((metrics.f1(*case) for case in cases), of_all=True)
 
 
 def test_accuracy_counts_right_answers_behind_an_idk():
@@ -109,8 +109,14 @@ def test_always_declining_has_the_precision_of_chance():
 
 
 def test_never_declining_has_no_precision():
+    """F1 is of all three: any of them could have been declined."""
     precision, f1 = declining([(False, False), (False, True), (False, True)])
-    assert (precision.value, f1.value) == (None, 0.0)
+    assert (precision, f1) == (Figure(None, 0), Figure(0.0, 3))
+
+
+def test_declining_just_what_cannot_be_answered_has_all_of_both():
+    precision, f1 = declining([(True, False), (True, False), (False, True)])
+    assert (precision, f1) == (Figure(1.0, 2, 2), Figure(1.0, 3))
 
 
 def test_declining_where_nothing_is_scored_is_undefined():

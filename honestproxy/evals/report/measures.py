@@ -54,7 +54,7 @@ LISTED: Final = Spec(
 PRECISION: Final = Spec(
     "precision", "precision", "Share of what it declines that can't be answered.", UNANSWERABLE
 )
-F1: Final = Spec("f1", "F1 of declining", "Both of these in one.", UNANSWERABLE)
+F1: Final = Spec("f1", "F1 of declining", "Both of these in one.", UNANSWERABLE, of_all=True)
 OVER_REFUSAL: Final = Spec(
     "over_refusal",
     "over-refusal",
@@ -72,10 +72,18 @@ ACCURACY: Final = Spec(
     ANSWERABLE,
 )
 ATTEMPTED: Final = Spec(
-    "right_of_attempted", "right when it answers", "Right of those attempted.", ANSWERABLE
+    "right_of_attempted",
+    "right when it answers",
+    "Right of those attempted; SimpleQA's convention is 0 where none is.",
+    ANSWERABLE,
+    convention=0.0,
 )
 F_SCORE: Final = Spec(
-    "f_score", "SimpleQA's F-score", "Harmonic mean of right and right-when-attempted.", ANSWERABLE
+    "f_score",
+    "SimpleQA's F-score",
+    "Harmonic mean of right and right-when-attempted.",
+    ANSWERABLE,
+    of_all=True,
 )
 ERRORS: Final = Spec("errors", "errors", "Calls that gave no answer.", REPLIES, better="less")
 OUTCOMES: Final = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal
 
 from honestproxy.evals import stats
@@ -84,7 +85,11 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A measure's name, what it says, and which way is better."""
+    """A measure's name, what it says, and which way is better.
+
+    `of_all`: each scored question bears on it, also one that adds nothing below its line.
+    `convention` is what its paper puts in the place of an undefined value.
+    """
 
     key: str
     name: str
@@ -92,6 +97,8 @@ class Spec:
     group: str
     unit: Unit = "share"
     better: Better = "more"
+    of_all: bool = False
+    convention: float | None = None
 
     def row(
         self,
@@ -114,23 +121,26 @@ def measured(
 ) -> Measure | None:
     """The row of a measure that is a mean, a share or a ratio over questions, by arm.
 
-    A ratio isn't `tested`: what changes below its line is no matter of pairs.
+    A ratio isn't `tested`: what changes below its line is no matter of pairs. One that a paper
+    has a convention for is told where it is undefined, too, if anything was scored.
     """
-    values = {arm: value_of(column) for arm, column in columns.items() if column}
+    value = partial(value_of, of_all=spec.of_all, convention=spec.convention)
+    values = {arm: value(column) for arm, column in columns.items() if column}
     pairs = [pair for pair in run.pairs if all(_is_known(values.get(arm)) for arm in pair)]
     comparisons = [
         compared(*pair, *(columns[arm] for arm in pair), paired=not run.is_live) for pair in pairs
     ]
     if not tested:
         comparisons = [replace(one, p=None, more=None, fewer=None) for one in comparisons]
-    return spec.row(values, comparisons)
+    is_scored = any(part is not None for column in columns.values() for part in column.values())
+    return spec.row(values, comparisons, undefined=is_scored and spec.convention is not None)
 
 
-def value_of(column: Column) -> Value:
+def value_of(column: Column, *, of_all: bool = False, convention: float | None = None) -> Value:
     """A share with its exact interval; of other means and ratios the bootstrap's."""
-    found = Figure.of(column.values())
+    found = Figure.of(column.values(), of_all=of_all, convention=convention)
     low, high = _interval(found, [part for part in column.values() if part is not None])
-    return Value(found.value, low, high, found.n, found.unscored, found.count)
+    return Value(found.value, low, high, found.n, found.unscored, found.count, found.convention)
 
 
 def _interval(found: Figure, parts: Sequence[Part]) -> tuple[float | None, float | None]:
