@@ -20,7 +20,7 @@ def test_it_prints_the_verdict_and_the_table_and_writes_three_files(cli, home):
     done = cli("report", ran(home / "run"))
     assert done.exit_code == 0
     assert done.stdout.startswith("Against raw, gated declines 100 points more of what can't be")
-    (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith("declines")]
+    (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith("declines ")]
     assert "0 % [0, 17]" in line
     assert "100 % [83, 100]" in line
     assert sorted(file.name for file in (home / "run").glob("report.*")) == [
