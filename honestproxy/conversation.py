@@ -209,30 +209,36 @@ def abilities(request: ChatRequest, capabilities: Sequence[str]) -> str:
     return "\n".join(lines) or "- Nothing beyond this conversation: no tools, no attachments."
 
 
+_SEARCH: Final = frozenset({"search", "web", "browse", "browser", "browsing", "internet", "online"})
 _LIFTS: Final[Mapping[str, frozenset[str]]] = {
-    "latest_information": frozenset(
-        {"search", "web", "browse", "news", "weather", "clock", "date"}
-    ),
-    "knowledge_gap": frozenset(
-        {"search", "web", "browse", "retrieval", "documents", "rag", "wiki"}
-    ),
-    "modality_mismatch": frozenset(
-        {"image", "images", "vision", "audio", "video", "file", "files"}
-    ),
-    "interactivity_sensory": frozenset(
-        {"browse", "memory", "email", "calendar", "actions", "home"}
-    ),
+    "latest_information": _SEARCH,
+    "latest_information-news": frozenset({"news"}),
+    "latest_information-recent_result": frozenset({"news", "sports"}),
+    "latest_information-weather": frozenset({"weather", "forecast"}),
+    "latest_information-date_time": frozenset({"clock", "date", "time", "datetime"}),
+    "latest_information-live_price": frozenset({"price", "prices", "stocks", "quotes"}),
+    "knowledge_gap": _SEARCH | {"retrieval", "documents", "rag", "wiki"},
+    "modality_mismatch-image": frozenset({"image", "images", "photos", "vision"}),
+    "modality_mismatch-audio": frozenset({"audio", "speech"}),
+    "modality_mismatch-video": frozenset({"video", "vision"}),
+    "modality_mismatch-file": frozenset({"file", "files", "documents"}),
+    "interactivity_sensory-open_page": frozenset({"browse", "browser", "browsing", "fetch"}),
+    "interactivity_sensory-memory": frozenset({"memory"}),
+    "interactivity_sensory-act": frozenset({"actions", "calendar", "email", "home"}),
 }
+"""Words of a capability's name, and what each takes away: a kind, or one of its forms."""
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _BY_TOOLS: Final = ("latest_information", "interactivity_sensory", "modality_mismatch")
 
 
 def lifted(request: ChatRequest, capabilities: Sequence[str]) -> frozenset[str]:
-    """Kinds of doubt that the app around the model rules out: by tools, attachments, abilities.
+    """Doubts that the app around the model rules out, by tools, attachments and abilities: kinds,
+    and `kind-form` where it is only one of a kind's forms.
 
     What a tool is good for can't be told from its name; any tool, or result of one, lifts the
     kinds that tools are made for.
     """
-    words = {word for name in capabilities for word in re.split(r"[^a-z]+", name.lower())}
+    words = {word.lower() for name in capabilities for word in _WORD.findall(name)}
     words |= {"search"} if _searches(request) else set()
     kinds = {kind for kind, names in _LIFTS.items() if words & names}
     roles = {message.get("role") for message in request.messages}

@@ -56,28 +56,53 @@ def count(doubts: Doubts) -> str:
     return f"{number} doubt" + ("" if number == 1 else "s")
 
 
+_SURE: Final = 0.5
+"""How likely a form must be to be named, where there is an `_OTHER` to name instead: of its kind's
+guesses, one in three is wrong, and of those this sure one in five."""
+_OTHER: Final = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What a backend read of a conversation from inside the model, before any answer.
 
     `kinds`: the probability of each kind of doubt, together that of any; `threshold`: above it
-    there is doubt. `subs` says more closely what each kind would be about.
+    there is doubt. `forms`: of each kind, how likely each of its forms is, such as a live price,
+    where it is of that kind.
     """
 
     kinds: Mapping[DoubtKind, float]
     threshold: float
-    subs: Mapping[DoubtKind, str] = field(default_factory=dict)
+    forms: Mapping[DoubtKind, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def doubt(self) -> float:
         """The probability of any doubt."""
         return sum(self.kinds.values())
 
-    def without(self, kinds: Iterable[str]) -> Scores:
-        """The same, but for kinds that the app's own abilities rule out."""
-        lifted = frozenset(kinds)
-        left = {kind: chance for kind, chance in self.kinds.items() if kind not in lifted}
-        return Scores(left, self.threshold, self.subs)
+    def form(self, kind: DoubtKind) -> str | None:
+        """What a doubt of that kind would be about, more closely; None where that isn't told."""
+        forms = self.forms.get(kind)
+        if not forms:
+            return None
+        likeliest = max(forms, key=lambda form: forms[form])
+        return _OTHER if _OTHER in forms and forms[likeliest] < _SURE else likeliest
+
+    def without(self, names: Iterable[str]) -> Scores:
+        """The same, but for what the app's own abilities rule out: a `kind`, or a `kind-form`."""
+        lifted = frozenset(names)
+        kinds: dict[DoubtKind, float] = {}
+        forms: dict[DoubtKind, Mapping[str, float]] = {}
+        for kind, chance in self.kinds.items():
+            known = self.forms.get(kind, {})
+            left = {form: c for form, c in known.items() if f"{kind}-{form}" not in lifted}
+            share = sum(left.values()) if known else 1.0
+            if kind in lifted or not share:
+                continue
+            kinds[kind] = chance * share
+            if known:
+                forms[kind] = {form: c / share for form, c in left.items()}
+        return Scores(kinds, self.threshold, forms)
 
 
 class Reading:

@@ -19,7 +19,7 @@ class Reading(Scripted):
 
     def __init__(self, replies: Any, scores: Any = None) -> None:
         super().__init__(replies)
-        self.scores = scores or Scores(PRICE, 0.7, {"latest_information": "live_price"})
+        self.scores = scores or Scores(PRICE, 0.7, {"latest_information": {"live_price": 1.0}})
 
     async def read(self, request: ChatRequest) -> Scores:
         if isinstance(self.scores, Exception):

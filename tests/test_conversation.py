@@ -231,3 +231,19 @@ def test_a_model_that_searches_the_web_has_no_limit_of_latest_information(option
 def test_without_any_the_abilities_say_so() -> None:
     asked = request(model="m", messages=[{"role": "user", "content": "hi"}])
     assert conversation.abilities(asked, ()).startswith("- Nothing beyond this conversation")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "lifts", "leaves"),
+    [
+        (["clock"], {"latest_information-date_time"}, {"latest_information"}),
+        (["images"], {"modality_mismatch-image"}, {"modality_mismatch"}),
+        (["webSearch"], {"latest_information", "knowledge_gap"}, {"interactivity_sensory"}),
+        (["internet_access"], {"latest_information"}, {"modality_mismatch"}),
+        (["user's calendar"], {"interactivity_sensory-act"}, {"interactivity_sensory"}),
+    ],
+)
+def test_a_capability_lifts_what_it_is_for_and_no_more(capabilities, lifts, leaves):
+    found = conversation.lifted(ChatRequest({"messages": []}), capabilities)
+    assert lifts <= found
+    assert not leaves & found

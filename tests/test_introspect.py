@@ -209,3 +209,19 @@ def test_scores_add_up_to_doubt():
     scores = Scores(PRICE, 0.7)
     assert scores.doubt == pytest.approx(0.95)
     assert scores.without({"latest_information"}).doubt == pytest.approx(0.05)
+
+
+def test_a_lifted_form_takes_its_share_of_its_kind_away():
+    forms = {"latest_information": {"live_price": 0.9, "date_time": 0.1}}
+    scores = Scores({"latest_information": 0.8, "self_identity": 0.1}, 0.7, forms)
+    left = scores.without({"latest_information-live_price"})
+    assert left.kinds == pytest.approx({"latest_information": 0.08, "self_identity": 0.1})
+    assert left.forms == {"latest_information": {"date_time": 1.0}}
+    assert scores.without({"latest_information-date_time"}).doubt == pytest.approx(0.82)
+
+
+def test_a_form_that_is_unsure_is_named_only_where_there_is_no_other():
+    forms = {"latest_information": {"live_price": 0.4, "weather": 0.35, "other": 0.25}}
+    assert Scores({"latest_information": 0.9}, 0.7, forms).form("latest_information") == "other"
+    forms = {"modality_mismatch": {"image": 0.4, "audio": 0.35, "video": 0.25}}
+    assert Scores({"modality_mismatch": 0.9}, 0.7, forms).form("modality_mismatch") == "image"

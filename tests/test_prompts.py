@@ -33,7 +33,7 @@ def reply(request: ChatRequest) -> str:
 def readings() -> list[Scores]:
     """What leads to each opening: by the kinds of the exemplars, and where no kind is clear."""
     openings = {(e.kind, e.sub) for e in exemplars.load() if e.kind != "none"}
-    clear = [Scores({kind: 0.9}, 0.5, {kind: sub}) for kind, sub in sorted(openings)]
+    clear = [Scores({kind: 0.9}, 0.5, {kind: {sub: 1.0}}) for kind, sub in sorted(openings)]
     return [*clear, Scores(dict.fromkeys(DOUBT_KINDS, 0.12), 0.5)]
 
 

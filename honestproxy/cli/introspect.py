@@ -231,7 +231,7 @@ async def _explained(settings: Settings, messages: list[Message], number: int) -
         "threshold": scores.threshold,
         "in_doubt": scores.doubt > scores.threshold,
         "kinds": [
-            {"kind": kind, "probability": scores.kinds[kind], "sub": scores.subs.get(kind)}
+            {"kind": kind, "probability": scores.kinds[kind], "sub": scores.form(kind)}
             for kind in kinds
         ],
         "introspect": await _would_do(settings, request.messages, scores),

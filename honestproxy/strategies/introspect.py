@@ -75,8 +75,8 @@ async def sensed(turn: Turn) -> Prompt | None:
 def named(scores: Scores) -> str:
     """The opening that says this doubt: the likeliest kind's, where one is clear."""
     kind, chance = max(scores.kinds.items(), key=lambda item: item[1])
-    sub = scores.subs.get(kind)
-    return f"{kind}-{sub}" if sub and chance >= CLEAR * scores.doubt else UNCLEAR
+    form = scores.form(kind)
+    return f"{kind}-{form}" if form and chance >= CLEAR * scores.doubt else UNCLEAR
 
 
 async def _read(turn: Turn) -> Scores | None:
@@ -102,7 +102,7 @@ def _doubts(turn: Turn, scores: Scores, said: str) -> Doubts:
     """The likeliest doubt as the answer says it, and those that are nearly as likely."""
     first, *others = sorted(scores.kinds, key=lambda kind: -scores.kinds[kind])
     also = [kind for kind in others if scores.kinds[kind] >= ALSO * scores.doubt]
-    openings = {kind: turn.opening(f"{kind}-{sub}") for kind, sub in scores.subs.items()}
+    openings = {kind: turn.opening(f"{kind}-{scores.form(kind)}") for kind in scores.forms}
     stated = [Doubt(kind, _first(openings[kind])) for kind in also if kind in openings]
     return Doubts((Doubt(first, said), *stated), round(1 - scores.doubt, 4))
 

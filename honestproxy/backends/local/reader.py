@@ -32,7 +32,7 @@ VERSION: Final = 3
 PENALTY: Final = 0.0008
 """C of the regression that tells kinds: what is asked of it looks little like its exemplars,
 so it must generalise rather than remember them."""
-SUB_PENALTY: Final = 0.005
+SUB_PENALTY: Final = 0.02
 """C of those that tell what of a kind it is: by its topic, which exemplars show well."""
 NEAR: Final = 0.5
 """Weight of a near miss: small models can't tell all of them, and lose other doubts trying."""
@@ -40,8 +40,9 @@ OWN: Final = 3.0
 """Weight of a user's own exemplar: few, but of what will be asked."""
 PRIORS: Final = {"knowledge_gap": 0.3}
 """Odds against other kinds: what a small model doesn't know looks much like what it does."""
-FALSE_ALARMS: Final = 0.05
-"""Share of plain exemplars that may be taken for doubt, out of fold."""
+FALSE_ALARMS: Final = 0.035
+"""Share of plain exemplars that may be taken for doubt, out of fold: on questions that look less
+like exemplars it is about one in twenty."""
 FOLDS: Final = 4
 LEAST: Final = 2
 """Exemplars of a kind, so that each can be held out."""
@@ -64,6 +65,10 @@ class Classifier:
         logits = features @ self.weights.T + self.biases
         grown = np.exp(logits - logits.max(-1, keepdims=True))
         return cast("Array", grown / grown.sum(-1, keepdims=True))
+
+    def named(self, features: Array) -> dict[str, float]:
+        """Probabilities by class; features: (1, width)."""
+        return dict(zip(self.classes, map(float, self.chances(features)[0]), strict=True))
 
 
 @dataclass(frozen=True)
@@ -91,17 +96,13 @@ class Reader:
     def read(self, features: Array) -> Scores:
         """Scores of one conversation; features: (width,), from the reader's own layer."""
         vector = self._standard(features)
-        found = self.kinds.chances(vector)
-        doubt = float(self.doubts(found)[0])
-        chances = dict(zip(self.kinds.classes, found[0], strict=True))
+        doubt = float(self.doubts(self.kinds.chances(vector))[0])
+        chances = self.kinds.named(vector)
         del chances[NONE]
         total = sum(chances.values()) or 1.0
-        kinds = {cast("DoubtKind", k): float(v / total) * doubt for k, v in chances.items()}
-        subs = {
-            kind: classifier.classes[int(classifier.chances(vector)[0].argmax())]
-            for kind, classifier in self.subs.items()
-        }
-        return Scores(kinds, self.threshold, cast("dict[DoubtKind, str]", subs))
+        kinds = {cast("DoubtKind", k): v / total * doubt for k, v in chances.items()}
+        forms = {cast("DoubtKind", k): one.named(vector) for k, one in self.subs.items()}
+        return Scores(kinds, self.threshold, forms)
 
     def doubts(self, chances: Array) -> Array:
         """The probability of any doubt; chances: (rows, classes), as the regression gives them."""

@@ -41,7 +41,7 @@ def test_it_tells_kinds_apart_and_says_how_sure_it_is(fitted):
     right = [(s.doubt > s.threshold) == (e.kind != "none") for s, e in zip(read, few, strict=True)]
     assert sum(right) > 0.9 * len(right)
     assert made.figures["auroc"] > 0.9
-    assert read[12].subs["self_identity"] in {"feelings0", "feelings1"}
+    assert read[12].form("self_identity") in {"feelings0", "feelings1"}
 
 
 def test_what_is_kept_reads_the_same(fitted, tmp_path):
