@@ -234,7 +234,7 @@ class ChatResponse(Document):
                 delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
             yield Chunk({**head, "choices": [{**rest, "delta": delta, "finish_reason": None}]})
             end = {"index": choice.get("index", 0), "delta": {}}
-            end["finish_reason"] = choice.get("finish_reason")
+            end["finish_reason"] = choice.get("finish_reason") or "stop"  # it is whole
             yield Chunk({**head, "choices": [end]})
         if self.usage is not None:
             yield Chunk({**head, "choices": [], "usage": self.usage})
