@@ -234,8 +234,9 @@ _BY_TOOLS: Final = ("latest_information", "interactivity_sensory", "modality_mis
 def lifted(request: ChatRequest, capabilities: Sequence[str]) -> frozenset[str]:
     """Doubts that the app around the model rules out: by tools, attachments, abilities.
 
-    They are kinds, and `kind-form` where it is only one of a kind's forms. What a tool is good for can't be told from its name; any tool, or result of one, lifts the
-    kinds that tools are made for.
+    They are kinds, and `kind-form` where it is only one of a kind's forms. What a tool is good
+    for can't be told from its name; any tool, or result of one, lifts the kinds that tools are
+    made for.
     """
     words = {word.lower() for name in capabilities for word in _WORD.findall(name)}
     words |= {"search"} if _searches(request) else set()
