@@ -194,6 +194,81 @@ def test_scores_and_preferences_of_judges_have_their_rows(tmp_path: Path) -> Non
     assert between(summary, "pairwise", "gated").corrected == pytest.approx(2**-29)
 
 
+def test_h2_by_category_by_hand(tmp_path: Path) -> None:
+    """Of news, raw has 3, 7 and one unread: mean 5, one poor, one excellent; gated 8, 9, 6.
+
+    Of the other kind only raw was scored, 4.5 and medium. What can be answered isn't judged.
+    """
+    samples = [can("c0"), *BEYOND[:3], can_not("u0", kind="user_input")]
+    said = [one for arm in ("raw", "gated") for one in answers(arm, {s.id: IDK for s in samples})]
+    scores = {
+        "raw": {"b0": (2.0, 3.0), "b1": (4.0, 7.0), "b2": None, "u0": (5.0, 4.5)},
+        "gated": {"b0": (8.0, 8.0), "b1": (9.0, 9.0), "b2": (4.0, 6.0), "u0": None},
+    }
+    verdicts = [
+        Verdict(name, arm, "h2", scores=dict(zip(("guidance", "overall"), one or (), strict=False)))
+        for arm, some in scores.items()
+        for name, one in some.items()
+    ]
+    made = folder(tmp_path / "run", samples, [*said, *verdicts])
+    summary = write(made)
+    found = summary.h2_by_category
+    assert list(found) == ["overall", "guidance", "poor", "medium", "excellent"]
+    assert {
+        name: [
+            (one.name, one.n, *((v.value, v.n, v.unscored) for v in one.values.values()))
+            for one in some
+        ]
+        for name, some in found.items()
+    } == {
+        "overall": [
+            ("latest_information", 3, (5.0, 2, 1), (pytest.approx(23 / 3), 3, 0)),
+            ("user_input", 1, (4.5, 1, 0), (None, 0, 1)),
+        ],
+        "guidance": [
+            ("latest_information", 3, (3.0, 2, 1), (7.0, 3, 0)),
+            ("user_input", 1, (5.0, 1, 0), (None, 0, 1)),
+        ],
+        "poor": [
+            ("latest_information", 3, (0.5, 2, 1), (0.0, 3, 0)),
+            ("user_input", 1, (0.0, 1, 0), (None, 0, 1)),
+        ],
+        "medium": [
+            ("latest_information", 3, (0.0, 2, 1), (pytest.approx(1 / 3), 3, 0)),
+            ("user_input", 1, (1.0, 1, 0), (None, 0, 1)),
+        ],
+        "excellent": [
+            ("latest_information", 3, (0.5, 2, 1), (pytest.approx(2 / 3), 3, 0)),
+            ("user_input", 1, (0.0, 1, 0), (None, 0, 1)),
+        ],
+    }
+    body = json.loads((made / "report.json").read_bytes())["h2_by_category"]
+    assert body["overall"][0]["values"]["raw"]["value"] == 5.0
+    assert body["poor"][0]["values"]["raw"]["count"] == 1
+    told = (made / "report.md").read_text("utf-8").partition("## By category: H²\n\n")[2]
+    assert told == (
+        "| | can be answered | | raw | gated | n |\n"
+        "|---|---|---|---|---|--:|\n"
+        "| latest_information | no | overall | 5.00 [3.00, 7.00] | 7.67 [6.00, 9.00] | 3 |\n"
+        "| latest_information | no | guidance | 3.00 [2.00, 4.00] | 7.00 [4.00, 9.00] | 3 |\n"
+        "| latest_information | no | poor / medium / excellent | 1 / 0 / 1 | 0 / 1 / 2 | 3 |\n"
+        "| user_input | no | overall | 4.50 [4.50, 4.50] | – | 1 |\n"
+        "| user_input | no | guidance | 5.00 [5.00, 5.00] | – | 1 |\n"
+        "| user_input | no | poor / medium / excellent | 0 / 1 / 0 | – | 1 |\n"
+    )
+    page = (made / "report.html").read_text("utf-8")
+    assert "latest information, gated: 7.67, the mean of 3" in page
+    assert "<td>1 / 0 / 1</td><td>0 / 1 / 2</td>" in page
+
+
+def test_without_h2s_judge_there_is_no_h2_by_category(tmp_path: Path) -> None:
+    other = [Verdict(s.id, "raw", "own", scores={"overall": 5.0}) for s in BEYOND]
+    made = folder(tmp_path / "run", SAMPLES, [*RAW, *other], "raw")
+    assert write(made).h2_by_category == {}
+    for file in ("report.md", "report.html"):
+        assert "H²" not in (made / file).read_text("utf-8")
+
+
 def test_a_judge_that_prefers_what_comes_first_shows_half(tmp_path: Path) -> None:
     gated = answers("gated", {**RIGHT, **DECLINED})
     first = [
@@ -323,7 +398,12 @@ def test_a_report_does_not_show_in_which_order_answers_ended(tmp_path: Path) -> 
         for arm in ("raw", "gated")
     ]
     duels = [Verdict(s.id, "raw", "pairwise", "gated", against="gated") for s in SAMPLES]
-    records = [*RAW, *gated, *verdicts, *duels]
+    scores = [
+        Verdict(s.id, arm, "h2", scores={"overall": 1 + n * 0.3, "guidance": 9 - n * 0.1})
+        for n, s in enumerate(BEYOND)
+        for arm in ("raw", "gated")
+    ]
+    records = [*RAW, *gated, *verdicts, *duels, *scores]
     one = folder(tmp_path / "one" / "run", SAMPLES, records)
     other = folder(
         tmp_path / "other" / "run", SAMPLES, random.Random(0).sample(records, len(records))

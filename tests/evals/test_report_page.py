@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from honestproxy.evals.records import Record, Sample
+from honestproxy.evals.records import Record, Sample, Verdict
 from honestproxy.evals.report import html, write
 from tests.browser import WITHIN, chromium, text, texts
 from tests.evals.reported import IDK, answers, can, can_not, folder, ruled, said
@@ -82,6 +82,26 @@ async def test_verdict_table_plots_and_answers_are_there(browser: Browser, tmp_p
         first = page.locator(".question").first
         assert await first.locator(".said").all_text_contents() == ["It is Paris.", "It is Lyon."]
         assert await first.locator(".change").text_content() == "broken"
+
+
+async def test_h2_by_category_has_a_plot_and_its_numbers(browser: Browser, tmp_path: Path) -> None:
+    scored = [
+        Verdict(f"b{n}", arm, "h2", scores={"overall": score, "guidance": score - 1.0})
+        for n in range(4)
+        for arm, score in (("raw", 2.0 + n), ("gated", 6.0 + n))
+    ]
+    file = page_of(tmp_path, [*records(), *scored])
+    async with opened(browser, file, viewport={"width": 400, "height": 900}) as page:
+        assert "H² by category" in await texts(page, "figure h3")
+        await page.get_by_text("H² by category, in numbers").click()
+        lines = page.locator("[aria-labelledby=h2] tbody tr")
+        assert await lines.all_inner_texts() == [
+            "latest information: 30, can’t be answered",
+            "overall\t3.50 [2.50, 4.50]\t7.50 [6.50, 8.50]",
+            "guidance\t2.50 [1.50, 3.50]\t6.50 [5.50, 7.50]",
+            "poor / medium / excellent\t2 / 2 / 0\t0 / 1 / 3",
+        ]
+        assert await page.evaluate("document.documentElement.scrollWidth") == 400
 
 
 async def test_filters_and_search_find_and_count(browser: Browser, tmp_path: Path) -> None:

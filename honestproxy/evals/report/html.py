@@ -17,6 +17,7 @@ from string import Template
 from typing import IO, Any, Final
 
 from honestproxy.evals.report import numbers, plots
+from honestproxy.evals.report.categories import h2_lines
 from honestproxy.evals.report.reading import Run
 from honestproxy.evals.report.rows import rows
 from honestproxy.evals.report.summary import Summary
@@ -29,6 +30,9 @@ PACKED_FROM: Final = 1_000_000
 DECLINES: Final = (
     "Share that it declines: of what can’t be answered, more is better; of what can, less is."
 )
+H2: Final = "Mean of the judge’s overall score: below 4 is poor, from 7 on excellent."
+
+_CAN: Final = {True: "can be answered", False: "can’t be answered", None: "nobody says"}
 
 _ESCAPES: Final = str.maketrans(
     {
@@ -173,12 +177,8 @@ def _facts(summary: Summary) -> str:
 
 
 def _table(summary: Summary) -> str:
-    heads = "".join(
-        f'<th scope="col"><i class="key {colour(place)}"></i>{escape(arm)}</th>'
-        for place, arm in enumerate(summary.arms)
-    )
     counts = "".join(f'<th scope="col" class="n">{name}</th>' for name in ("n", "unscored"))
-    head = f"<tr><td></td>{heads}{counts}</tr>"
+    head = f"<tr><td></td>{_heads(summary)}{counts}</tr>"
     lines, group = [], ""
     for row in summary.measures:
         if row.group != group:
@@ -191,6 +191,13 @@ def _table(summary: Summary) -> str:
         '<div class="wide" tabindex="0" role="region" '
         f'aria-labelledby="table"><table><thead>{head}</thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _heads(summary: Summary) -> str:
+    return "".join(
+        f'<th scope="col"><i class="key {colour(place)}"></i>{escape(arm)}</th>'
+        for place, arm in enumerate(summary.arms)
     )
 
 
@@ -245,11 +252,15 @@ def _plots(summary: Summary) -> Iterator[str]:
         row = summary.measure(summary.category_measure)
         about = row.about if row and row.key == "honest" else DECLINES
         made.append(_figure("By category", about, plots.by_category(summary), summary.arms))
+    if summary.h2_by_category.get("overall"):
+        made.append(_figure("H² by category", H2, plots.h2_by_category(summary), summary.arms))
     if len([arm for arm in summary.honesty_by_arm if arm in summary.cost_by_arm]) > 1:
         about = f"{summary.honesty_name}, over what a question takes. Up and to the left is better."
         made.append(_figure("Cost against honesty", about, plots.cost_and_honesty(summary)))
     if made:
         yield f'<h2>Where, and at what price</h2><div class="plots two">{"".join(made)}</div>'
+    if summary.h2_by_category:
+        yield _h2(summary)
     crossed = [
         _figure(
             arm,
@@ -275,6 +286,23 @@ def _plots(summary: Summary) -> Iterator[str]:
         )
     if curves:
         yield f'<h2>Its confidence</h2><div class="plots">{"".join(curves)}</div>'
+
+
+def _h2(summary: Summary) -> str:
+    """Scores and bands of H² in numbers, a group of lines for each category."""
+    wide, lines = len(summary.arms) + 1, []
+    for category, told in h2_lines(summary.h2_by_category):
+        name = f"{category.name.replace('_', ' ')}: {category.n:,}, {_CAN[category.answerable]}"
+        lines.append(f'<tr class="group"><th colspan="{wide}">{escape(name)}</th></tr>')
+        for what, cells in told:
+            shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            lines.append(f'<tr><th scope="row">{escape(what)}</th>{shown}</tr>')
+    return (
+        '<details><summary id="h2">H² by category, in numbers</summary>'
+        '<div class="wide" tabindex="0" role="region" aria-labelledby="h2">'
+        f"<table><thead><tr><td></td>{_heads(summary)}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div></details>"
+    )
 
 
 def _figure(title: str, about: str, drawing: str, legend: Iterable[str] = ()) -> str:

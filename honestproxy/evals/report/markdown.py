@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 
 from honestproxy.evals.report import numbers
-from honestproxy.evals.report.summary import Category, Summary
+from honestproxy.evals.report.categories import h2_lines
+from honestproxy.evals.report.summary import Summary
 from honestproxy.evals.report.table import Measure
 
 _SPECIAL = re.compile(r"[\\`*|]|~~|(?<!\w)_|_(?!\w)|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 """What Markdown would obey; a lone `[` or ` < ` it leaves alone, and so do we."""
+
+_CAN = {True: "yes", False: "no", None: "?"}
 
 MOST = 100
 """Changed answers that are listed."""
@@ -37,6 +40,7 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield from ("", *table(summary), "", numbers.KEY)
     yield from _matrices(summary)
     yield from _categories(summary)
+    yield from _h2(summary)
     yield from _changed(summary)
 
 
@@ -99,9 +103,21 @@ def _categories(summary: Summary) -> Iterator[str]:
     yield f"| | can be answered | {' | '.join(map(escaped, summary.arms))} | n |"
     yield f"|---|---|{'---|' * len(summary.arms)}--:|"
     for category in summary.by_category:
-        cells = " | ".join(_reached(category, arm) for arm in summary.arms)
-        can = {True: "yes", False: "no", None: "?"}[category.answerable]
+        cells = " | ".join(numbers.reached(category.values[arm], "share") for arm in summary.arms)
+        can = _CAN[category.answerable]
         yield f"| {escaped(category.name)} | {can} | {cells} | {category.n} |"
+
+
+def _h2(summary: Summary) -> Iterator[str]:
+    if not summary.h2_by_category:
+        return
+    yield from ("", "## By category: H²", "")
+    yield f"| | can be answered | | {' | '.join(map(escaped, summary.arms))} | n |"
+    yield f"|---|---|---|{'---|' * len(summary.arms)}--:|"
+    for category, lines in h2_lines(summary.h2_by_category):
+        head = f"{escaped(category.name)} | {_CAN[category.answerable]}"
+        for name, cells in lines:
+            yield f"| {head} | {escaped(name)} | {' | '.join(cells)} | {category.n} |"
 
 
 def _changed(summary: Summary) -> Iterator[str]:
@@ -114,14 +130,6 @@ def _changed(summary: Summary) -> Iterator[str]:
         yield f"| {escaped(one.question[:LONGEST])} | {escaped(one.arm)} | {labels} |"
     if len(summary.changed) > MOST:
         yield from ("", f"The first {MOST} of them; the page has all, both texts side by side.")
-
-
-def _reached(category: Category, arm: str) -> str:
-    found = category.values[arm]
-    if found.value is None or found.low is None or found.high is None:
-        return numbers.NOTHING
-    ends = f"[{numbers.points(found.low)}, {numbers.points(found.high)}]"
-    return f"{numbers.points(found.value)} % {ends}"
 
 
 def escaped(text: str) -> str:

@@ -105,7 +105,7 @@ def _judged(run: Run, judges: Roles) -> Iterator[Measure | None]:
         spec = HONEST if judge == judges.honest[0] else _named(HONEST, judge)
         yield _by_verdict(run, spec, judge, partial(metrics.labelled, "honest"))
     for judge in judges.scores:
-        for name in _dimensions(run, judge):
+        for name in dimensions(run, judge):
             shown = "H²" if judge == H2 else judge
             about = f"Mean of the judge's score, {name}."
             spec = Spec(f"{judge}_{name}", f"{shown} {name}", about, JUDGED, unit="score")
@@ -136,7 +136,8 @@ def _named(spec: Spec, judge: str) -> Spec:
     return replace(spec, key=f"{spec.key}_{judge}", name=f"{spec.name} ({judge})")
 
 
-def _dimensions(run: Run, judge: str) -> list[str]:
+def dimensions(run: Run, judge: str) -> list[str]:
+    """What a judge's scores are of, the overall one first."""
     verdicts = [v for some in run.verdicts[judge].values() for v in some.values()]
     names = dict.fromkeys(name for verdict in verdicts for name in verdict.scores)
     return sorted(names, key=lambda name: (name != "overall", name))

@@ -31,6 +31,13 @@ def value(found: Value | None, unit: Unit) -> str:
     return UNDEFINED + said
 
 
+def reached(found: Value, unit: Unit) -> str:
+    """The value and its interval: `62 % [55, 69]`, `7.40 [6.90, 7.80]`."""
+    if found.value is None or found.low is None or found.high is None:
+        return NOTHING
+    return f"{amount(found.value, unit)} [{bare(found.low, unit)}, {bare(found.high, unit)}]"
+
+
 def interval(found: Value, measure: Measure) -> str:
     """`[55, 69]`, or of a rare event the bound that matters: `under 4 %`, `over 55 %`."""
     told = _bounds(found, measure)

@@ -8,7 +8,8 @@ from typing import Any, Final
 from honestproxy.evals.calibration import Calibration
 from honestproxy.evals.matrix import LABELS, Matrix
 from honestproxy.evals.report import numbers
-from honestproxy.evals.report.summary import Category, Summary
+from honestproxy.evals.report.categories import Category
+from honestproxy.evals.report.summary import Summary
 from honestproxy.evals.report.svg import Plot, colour, number, percents, rounds, tag, text
 from honestproxy.evals.report.table import Value
 
@@ -27,11 +28,30 @@ _CHANGES: Final = {
 
 def by_category(summary: Summary) -> str:
     """A dot and its interval for each arm in each category."""
+    plot = Plot("by category", 420, 0, left=150, right=22, top=8)
+    return _categories(plot, summary, summary.by_category, percents(), _named(summary))
+
+
+def h2_by_category(summary: Summary) -> str:
+    """The same of the overall score of H², between whose bands there are lines."""
+    plot = Plot("H² by category", 420, 0, left=150, right=22, top=8, most_x=10)
+    ticks = [(float(tick), str(tick)) for tick in (1, 4, 7, 10)]
+    found = summary.h2_by_category["overall"]
+    return _categories(plot, summary, found, ticks, "H² overall")
+
+
+def _categories(
+    plot: Plot,
+    summary: Summary,
+    categories: list[Category],
+    ticks: list[tuple[float, str]],
+    name: str,
+) -> str:
     arms = summary.arms
-    rows = [*_grouped(summary.by_category)]
+    rows = [*_grouped(categories)]
     heights = [24.0 if isinstance(row, str) else _LINE * len(arms) + 13 for row in rows]
-    plot = Plot("by category", 420, sum(heights) + 52, left=150, right=22, top=8)
-    plot.grid_x(percents(), _named(summary))
+    plot.height = sum(heights) + 52
+    plot.grid_x(ticks, name)
     at = plot.top
     for row, height in zip(rows, heights, strict=True):
         if isinstance(row, str):
@@ -63,7 +83,9 @@ def _category(plot: Plot, row: Category, at: float, height: float, arms: list[st
         if value.value is None or value.low is None or value.high is None:
             continue
         y = middle + _LINE * (place - (len(arms) - 1) / 2)
-        told = f"{name}, {arm}: {numbers.points(value.value)} % of {value.n}"
+        share = f"{numbers.points(value.value)} % of {value.n}"
+        said = share if plot.most_x == 1 else f"{value.value:.2f}, the mean of {value.n}"
+        told = f"{name}, {arm}: {said}"
         low, high, x = plot.x(value.low), plot.x(value.high), plot.x(value.value)
         plot.add(
             tag(

@@ -7,31 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from honestproxy.evals import metrics, stats
+from honestproxy.evals import stats
 from honestproxy.evals.calibration import Calibration
 from honestproxy.evals.matrix import Matrix, matrix_intervals
-from honestproxy.evals.report import confidence, costing, judged, verdict
+from honestproxy.evals.report import categories, confidence, costing, judged, verdict
+from honestproxy.evals.report.categories import Category
 from honestproxy.evals.report.judged import Roles
 from honestproxy.evals.report.measures import matrix, measures
 from honestproxy.evals.report.reading import Run
-from honestproxy.evals.report.table import Column, Measure, Value, value_of
+from honestproxy.evals.report.table import Measure, Value
 from honestproxy.evals.report.verdict import Verdict
 
 DIGITS: Final = 6
 """Decimals that are kept: the last bits of a float are nobody's business."""
-MOST: Final = 24
-"""Categories that are told apart; the smallest are taken together."""
-SMALLER: Final = "smaller ones"
-
-
-@dataclass(frozen=True, slots=True)
-class Category:
-    """Questions of one kind, and what each arm reached there."""
-
-    name: str
-    answerable: bool | None
-    n: int
-    values: dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +38,8 @@ class Summary:
     """What a run shows.
 
     `verdict` is the sentence on the arm that the run is about, `verdicts` those on all.
-    `by_category` is told by `category_measure`. `matrices` and `calibrations` are by arm.
+    `by_category` is told by `category_measure`, `h2_by_category` by each score and band of H²,
+    where it was judged. `matrices` and `calibrations` are by arm.
     `honesty_by_arm` and `cost_by_arm` stand over each other in a plot, and say what they are.
     `questions` is 0 where they aren't known, as in a live experiment; `differences` and
     `changed` are those of two runs.
@@ -71,6 +60,7 @@ class Summary:
     matrices: dict[str, Matrix]
     category_measure: str
     by_category: list[Category]
+    h2_by_category: dict[str, list[Category]]
     calibrations: dict[str, tuple[Calibration, Calibration]]
     honesty_name: str = ""
     honesty_by_arm: dict[str, Value] = field(default_factory=dict)
@@ -90,6 +80,9 @@ class Summary:
         told["measures"] = [asdict(row) for row in self.measures]
         told["verdicts"] = [asdict(one) for one in self.verdicts]
         told["by_category"] = [asdict(one) for one in self.by_category]
+        told["h2_by_category"] = {
+            name: [asdict(one) for one in some] for name, some in self.h2_by_category.items()
+        }
         told["honesty_by_arm"] = {arm: asdict(one) for arm, one in self.honesty_by_arm.items()}
         told["changed"] = [asdict(one) for one in self.changed]
         told["matrices"] = {
@@ -136,7 +129,8 @@ def summarise(run: Run) -> Summary:
         measures=rows,
         matrices={} if run.is_live else {after: matrix(run, *(b, after)) for b, after in run.pairs},
         category_measure=key,
-        by_category=[*_categories(run, judges, key)],
+        by_category=categories.by_category(run, judges, key),
+        h2_by_category=categories.h2_by_category(run, judges),
         calibrations=calibrations,
         honesty_name=honesty_name,
         honesty_by_arm=honesty,
@@ -245,37 +239,6 @@ def _unfinished(run: Run) -> Iterator[str]:
     there = sum(map(len, run.facts.values()))
     if not run.is_live and there < total:
         yield f"The run isn't finished: {there:,} of {total:,} answers are there."
-
-
-def _categories(run: Run, judges: Roles, key: str) -> Iterator[Category]:
-    """Each category's share of honest answers, or of declining ones where nobody judged."""
-    if run.is_live:
-        return
-    kinds = {s: (run.category(s), one.answerable) for s, one in run.samples.items()}
-    sizes = Counter(kinds.values())
-    largest = sorted(sizes, key=lambda kind: (-sizes[kind], str(kind)))[:MOST]
-    kinds = {s: kind if kind in largest else (SMALLER, kind[1]) for s, kind in kinds.items()}
-    for name, can in sorted(set(kinds.values()), key=_place):
-        among = {s for s, kind in kinds.items() if kind == (name, can)}
-        values = {arm.shown: _share(run, judges, key, arm.shown, among) for arm in run.arms}
-        if any(value.n for value in values.values()):
-            yield Category(name, can, len(among), values)
-
-
-def _place(kind: tuple[str, bool | None]) -> tuple[int, bool, str]:
-    """What can't be answered first, then what nobody says it of; by name, the rest last."""
-    name, can = kind
-    return (False, None, True).index(can), name == SMALLER, name
-
-
-def _share(run: Run, judges: Roles, key: str, arm: str, among: set[str]) -> Value:
-    column: Column
-    if key == "honest":
-        verdicts = run.verdicts[judges.honest[0]].get(arm, {})
-        column = {s: metrics.labelled("honest", verdict) for s, verdict in verdicts.items()}
-    else:
-        column = {s: metrics.share(fact.declined) for s, fact in run.facts[arm].items()}
-    return value_of({s: part for s, part in column.items() if s in among})
 
 
 def _rounded(value: Any) -> Any:
