@@ -90,6 +90,13 @@ def table() -> dict[str, tuple[str, ...]]:
     return {name: tuple(cells) for name, *cells in rows}
 
 
+def test_openings_are_about_a_topic_only_where_any_thing_s_name_fits() -> None:
+    named = {name for name in Prompts() if "topic" in Prompts()[name].placeholders}
+    doing = {"interactivity_sensory", "professional_capability-verdict"}
+    being = {f"self_identity-{sub}" for sub in ("life", "feelings", "memories", "body")}
+    assert not [name for name in named if any(one in name for one in doing | being)]
+
+
 def test_the_table_lists_every_file_with_its_placeholders() -> None:
     rows, prompts = table(), Prompts()
     assert set(rows) == {f"{name}.md" for name in prompts}
