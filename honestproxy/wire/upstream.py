@@ -17,6 +17,7 @@ _KEPT_HEADERS: Final = re.compile(
 # In valid JSON an unescaped quote can't be inside a text, so these find keys without parsing.
 _FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"(?!")')
 _CHOICE: Final = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{')
+_ESCAPED: Final = re.compile(rb"\\u00[2-7]")  # a letter that needn't be: a key may be spelt so
 _ERROR: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
 _ENVELOPE: Final = ("id", "object", "created", "model")
 _SHOWN: Final = 200  # characters of a foreign text that a message repeats
@@ -173,13 +174,24 @@ class ChunkReader:
         self._any = True
         if not self._said and _CHOICE.search(data):
             self._said = data
-        self._finished = self._finished or _FINISH.search(data) is not None
+        self._finished = self._finished or _finishes(data)
         carried, self._carried = self._carried, b""
         chunk = Chunk(data, event=carried + event)
         for choice in chunk.choices if self._several else ():
             whether = self._open.discard if choice.get("finish_reason") else self._open.add
             whether(choice.get("index"))
         return chunk
+
+
+def _finishes(data: bytes) -> bool:
+    """Whether a chunk ends a choice."""
+    if _FINISH.search(data):
+        return True
+    if not _ESCAPED.search(data):
+        return False
+    found = _parsed(data)
+    choices = found.get("choices") if isinstance(found, dict) else None
+    return _are_objects(choices) and any(choice.get("finish_reason") for choice in choices)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
