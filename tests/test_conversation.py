@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -247,3 +248,9 @@ def test_a_capability_lifts_what_it_is_for_and_no_more(capabilities, lifts, leav
     found = conversation.lifted(ChatRequest({"messages": []}), capabilities)
     assert lifts <= found
     assert not leaves & found
+
+
+def test_the_words_that_lift_doubts_are_documented():
+    told = (Path(__file__).parents[1] / "docs/settings.md").read_text("utf-8")
+    words = frozenset().union(*conversation._LIFTS.values())
+    assert [word for word in sorted(words) if f"`{word}`" not in told] == []
