@@ -16,6 +16,7 @@ _N = TypeVar("_N", int, float)
 
 _NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
     "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
     "repetition_penalty": (0.1, 10.0),
@@ -40,8 +41,6 @@ def sampling(request: ChatRequest, defaults: Sampling) -> Sampling:
     for name, (least, most) in _INTEGERS.items():
         if (value := request.get(name)) is not None:
             asked[name] = _between(name, _integer(name, value), least, most)
-    if (value := request.get("top_p")) is not None:
-        asked["top_p"] = _top_p(value)
     if (value := request.get("stop")) is not None:
         asked["stop"] = _stop(value)
     if (value := request.get("logit_bias")) is not None:
@@ -91,12 +90,6 @@ def _between(name: str, value: _N, low: _N, high: _N) -> _N:
     if not low <= value <= high:
         raise _wrong(name, f"between {low} and {high}", value)
     return value
-
-
-def _top_p(value: Any) -> float:
-    if not 0 < _number("top_p", value) <= 1:
-        raise _wrong("top_p", "above 0 and at most 1", value)
-    return float(value)
 
 
 def _stop(value: Any) -> tuple[str, ...]:

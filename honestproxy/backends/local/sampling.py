@@ -120,11 +120,12 @@ class Picker:
 
 
 def _nucleus(chances: Tensor, top_p: float) -> Tensor:
-    """Only the likeliest tokens that hold `top_p` together."""
+    """Only the likeliest tokens that hold `top_p` together, and at least one."""
     import torch
 
     ordered, tokens = chances.topk(min(_LIKELY, len(chances)))
     if float(ordered.sum()) < top_p:  # rare: a flat distribution, or a top_p of nearly one
         ordered, tokens = chances.sort(descending=True, stable=True)
-    kept = tokens[ordered.cumsum(-1) - ordered < top_p]
+    ahead = ordered.cumsum(-1) - ordered
+    kept = tokens[ahead <= 0 if top_p == 0 else ahead < top_p]
     return torch.zeros_like(chances).index_copy(0, kept, chances[kept])

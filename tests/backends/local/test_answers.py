@@ -188,6 +188,8 @@ async def test_the_smallest_temperature_is_as_good_as_none(random_local, ask):
     request = ask("roll", seed=7, max_tokens=20)
     sure = await random_local.complete(request.replace(temperature=0))
     assert (await random_local.complete(request.replace(temperature=1e-40))).text == sure.text
+    only = request.replace(temperature=2, top_p=0)
+    assert (await random_local.complete(only)).text == sure.text
 
 
 async def test_n_choices_share_a_prompt_and_differ(random_local, ask):
@@ -337,7 +339,7 @@ def test_its_traits_are_those_of_a_small_model(local):
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": True}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"top_p": 1.1}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
