@@ -1,5 +1,6 @@
 """Fixtures that any test may ask for."""
 
+import gc
 import os
 import signal
 
@@ -16,3 +17,12 @@ settings.load_profile("here")
 # A shell starts what it leaves in the background deaf to Ctrl-C, and so would be what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of the garbage collector's way.
+
+    Going through all of torch takes it half a second, in which no server of a test answers.
+    """
+    gc.collect()
+    gc.freeze()
