@@ -246,6 +246,20 @@ class _Answer:
             self.packed, self._undone = "", self.packed
 
     async def read(self) -> bytes:
+        if self._undone:
+            return await self._read_unpacked()
+        # Most answers come this way, and a generator would cost each of them as much again.
+        content, parts, size = self._response.content, [], 0
+        try:
+            while part := await content.readany():
+                parts.append(part)
+                size += len(part)
+                check_size(size, self._name)
+        except (aiohttp.ClientError, OSError):
+            raise self._lost() from None
+        return b"".join(parts)
+
+    async def _read_unpacked(self) -> bytes:
         parts, size = [], 0
         async with aclosing(self.parts()) as coming:
             async for part in coming:

@@ -23,6 +23,8 @@ _BARE: Final = -zlib.MAX_WBITS
 
 def coding(headers: CIMultiDictProxy[str]) -> str:
     """How a body is packed, by its headers; empty where it isn't."""
+    if _ENCODING not in headers:
+        return ""
     named = ",".join(headers.getall(_ENCODING, ())).lower().split(",")
     return ", ".join(name for one in named if (name := one.strip()) not in ("", "identity"))
 
