@@ -248,7 +248,7 @@ class _Answer:
     async def read(self) -> bytes:
         if self._undone:
             return await self._read_unpacked()
-        # Most answers come this way, and a generator would cost each of them as much again.
+        # Most answers come this way: without a generator, which takes some of a request's time.
         content, parts, size = self._response.content, [], 0
         try:
             while part := await content.readany():
