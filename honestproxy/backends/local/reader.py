@@ -41,8 +41,8 @@ OWN: Final = 3.0
 PRIORS: Final = {"knowledge_gap": 0.3}
 """Odds against other kinds: what a small model doesn't know looks much like what it does."""
 FALSE_ALARMS: Final = 0.035
-"""Share of plain exemplars that may be taken for doubt, out of fold: on questions that look less
-like exemplars it is about one in twenty."""
+"""Share of plain exemplars that may be taken for doubt, out of fold; of public sets' answerable
+questions it was 1 to 4 % (`benchmarks/introspect.py`, the `report` half)."""
 FOLDS: Final = 4
 LEAST: Final = 2
 """Exemplars of a kind, so that each can be held out."""
@@ -66,9 +66,9 @@ class Classifier:
         grown = np.exp(logits - logits.max(-1, keepdims=True))
         return cast("Array", grown / grown.sum(-1, keepdims=True))
 
-    def named(self, features: Array) -> dict[str, float]:
-        """Probabilities by class; features: (1, width)."""
-        return dict(zip(self.classes, map(float, self.chances(features)[0]), strict=True))
+    def named(self, chances: Array) -> dict[str, float]:
+        """Probabilities by class; chances: (1, classes), as it gives them."""
+        return dict(zip(self.classes, map(float, chances[0]), strict=True))
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,15 @@ class Reader:
     def read(self, features: Array) -> Scores:
         """Scores of one conversation; features: (width,), from the reader's own layer."""
         vector = self._standard(features)
-        doubt = float(self.doubts(self.kinds.chances(vector))[0])
-        chances = self.kinds.named(vector)
+        found = self.kinds.chances(vector)
+        doubt, chances = float(self.doubts(found)[0]), self.kinds.named(found)
         del chances[NONE]
         total = sum(chances.values()) or 1.0
         kinds = {cast("DoubtKind", k): v / total * doubt for k, v in chances.items()}
-        forms = {cast("DoubtKind", k): one.named(vector) for k, one in self.subs.items()}
+        forms = {
+            cast("DoubtKind", kind): one.named(one.chances(vector))
+            for kind, one in self.subs.items()
+        }
         return Scores(kinds, self.threshold, forms)
 
     def doubts(self, chances: Array) -> Array:

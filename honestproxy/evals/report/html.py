@@ -245,47 +245,45 @@ def _direction(row: Measure, compared: Comparison | None) -> str:
 
 
 def _plots(summary: Summary) -> Iterator[str]:
-    before = {one.after: one.before for one in summary.verdicts}
-    places = {arm: place for place, arm in enumerate(summary.arms)}
-    made = []
-    if summary.by_category:
-        row = summary.measure(summary.category_measure)
-        about = row.about if row and row.key == "honest" else DECLINES
-        made.append(_figure("By category", about, plots.by_category(summary), summary.arms))
-    if summary.h2_by_category.get("overall"):
-        made.append(_figure("H² by category", H2, plots.h2_by_category(summary), summary.arms))
-    if len([arm for arm in summary.honesty_by_arm if arm in summary.cost_by_arm]) > 1:
-        about = f"{summary.honesty_name}, over what a question takes. Up and to the left is better."
-        made.append(_figure("Cost against honesty", about, plots.cost_and_honesty(summary)))
-    if made:
+    if made := list(_overviews(summary)):
         yield f'<h2>Where, and at what price</h2><div class="plots two">{"".join(made)}</div>'
     if summary.h2_by_category:
         yield _h2(summary)
-    crossed = [
-        _figure(
-            arm,
-            f"{one.unscored:,} unscored" if one.unscored else "",
-            plots.matrix(one, before[arm], arm),
-        )
-        for arm, one in summary.matrices.items()
-        if one.n
-    ]
-    if crossed:
+    if crossed := list(_crossed(summary)):
         yield f'<h2>What became of answers</h2><div class="plots">{"".join(crossed)}</div>'
-    curves = []
+    if curves := list(_curves(summary)):
+        yield f'<h2>Its confidence</h2><div class="plots">{"".join(curves)}</div>'
+
+
+def _overviews(summary: Summary) -> Iterator[str]:
+    if summary.by_category:
+        row = summary.measure(summary.category_measure)
+        about = row.about if row and row.key == "honest" else DECLINES
+        yield _figure("By category", about, plots.by_category(summary), summary.arms)
+    if summary.h2_by_category.get("overall"):
+        yield _figure("H² by category", H2, plots.h2_by_category(summary), summary.arms)
+    if len([arm for arm in summary.honesty_by_arm if arm in summary.cost_by_arm]) > 1:
+        about = f"{summary.honesty_name}, over what a question takes. Up and to the left is better."
+        yield _figure("Cost against honesty", about, plots.cost_and_honesty(summary))
+
+
+def _crossed(summary: Summary) -> Iterator[str]:
+    before = {one.after: one.before for one in summary.verdicts}
+    for arm, one in summary.matrices.items():
+        if one.n:
+            about = f"{one.unscored:,} unscored" if one.unscored else ""
+            yield _figure(arm, about, plots.matrix(one, before[arm], arm))
+
+
+def _curves(summary: Summary) -> Iterator[str]:
+    places = {arm: place for place, arm in enumerate(summary.arms)}
     for arm, (own, length) in summary.calibrations.items():
         about = "How often plain answers of a confidence are good; below, how many have it."
-        curves.append(
-            _figure(f"{arm}: reliability", about, plots.reliability(own, length, places[arm]))
-        )
+        curve = plots.reliability(own, length, places[arm])
+        yield _figure(f"{arm}: reliability", about, curve)
         about = "Wrong among those answered, if only the surest are; dashed, the shortest."
-        curves.append(
-            _figure(
-                f"{arm}: risk and coverage", about, plots.risk_coverage(own, length, places[arm])
-            )
-        )
-    if curves:
-        yield f'<h2>Its confidence</h2><div class="plots">{"".join(curves)}</div>'
+        curve = plots.risk_coverage(own, length, places[arm])
+        yield _figure(f"{arm}: risk and coverage", about, curve)
 
 
 def _h2(summary: Summary) -> str:
