@@ -11,9 +11,8 @@ from honestproxy.errors import UpstreamBroken, UpstreamError
 from honestproxy.types import ChatResponse, Chunk, read
 from honestproxy.wire.sse import DONE, EventSplitter, data_of, name_of
 
-_KEPT_HEADERS: Final = re.compile(
-    r"x-request-id|x-ratelimit-.+|x-should-retry|openai-.+|retry-after.*"
-)
+_KEPT: Final = ("x-request-id", "x-should-retry")
+_KEPT_BELOW: Final = ("openai-", "retry-after", "x-ratelimit-")
 # In valid JSON an unescaped quote can't be inside a text, so these find keys without parsing.
 _FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"(?!")')
 _CHOICE: Final = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{')
@@ -29,7 +28,8 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in lowered
-        if _KEPT_HEADERS.fullmatch(name) and value.isprintable()  # nothing that begins a new one
+        if (name in _KEPT or name.startswith(_KEPT_BELOW))
+        and value.isprintable()  # nothing that begins a new one
     }
 
 
