@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing
+from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from honestproxy.errors import HonestProxyError, StepFailed, UpstreamBroken, UpstreamTimeout
@@ -40,6 +41,46 @@ class Deadline(NamedTuple):
         return UpstreamTimeout(
             f"{what} took longer than {self.seconds:g} s{where} (setting {self.setting})"
         )
+
+
+class Alarm:
+    """One timer for many waits, in whichever tasks: one for each costs more than to read a chunk.
+
+    While it is entered, the wait ends in a TimeoutError when the time has come.
+    """
+
+    __slots__ = ("_before", "_rang", "_task", "_timer")
+
+    def __init__(self, at: float) -> None:
+        self._rang = False
+        self._before = 0
+        self._task: asyncio.Task[Any] | None = None
+        self._timer = asyncio.get_running_loop().call_at(at, self._ring)
+
+    def __enter__(self) -> None:
+        if self._rang:
+            raise TimeoutError
+        self._task = task = asyncio.current_task()
+        self._before = task.cancelling() if task else 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if not self._rang or task is None:
+            return
+        is_only_ours = task.uncancel() <= self._before
+        if is_only_ours and kind is asyncio.CancelledError:
+            raise TimeoutError
+
+    def stop(self) -> None:
+        """Let it not ring any more."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self._rang = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class Call:
@@ -184,13 +225,14 @@ def _unpacked(kept: Chunk | _Packed) -> Chunk:
 
 async def timed(step: Step, run: Awaitable[ChatResponse], deadline: Deadline) -> ChatResponse:
     """The step's answer, with what it took written down; raises UpstreamError where it failed."""
-    started = time.perf_counter()
+    started, alarm = time.perf_counter(), Alarm(deadline.at)
     try:
-        async with asyncio.timeout_at(deadline.at):
+        with alarm:
             response = await run
     except Exception as error:  # noqa: BLE001 - becomes one of ours
         raise failure(step, error, deadline) from None
     finally:
+        alarm.stop()
         step.seconds = round(time.perf_counter() - started, 4)
     step.response, step.usage = response, response.usage
     return response

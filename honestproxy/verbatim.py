@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from types import TracebackType
-from typing import Any
 
-from honestproxy.call import Deadline, failure, timed
+from honestproxy.call import Alarm, Deadline, failure, timed
 from honestproxy.streams import Reads, one_by_one, reads_of
 from honestproxy.trace import Honesty, Step, Trace
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
@@ -56,7 +54,7 @@ class Verbatim:
         deadline, request = self._begin()
         reads = reads_of(self._backend, request)
         self._step.last = last = deque[Chunk](maxlen=3)  # one of them tells the usage
-        alarm = _Alarm(deadline.at)
+        alarm = Alarm(deadline.at)
         try:
             while True:
                 with alarm:
@@ -93,43 +91,3 @@ class Verbatim:
         trace = self.honesty.trace
         trace.ended = time.perf_counter()
         self._step.seconds = round(trace.seconds, 4)
-
-
-class _Alarm:
-    """One timer for many waits, in whichever tasks: one for each costs more than to read a chunk.
-
-    While it is entered, the wait ends in a TimeoutError when the time has come.
-    """
-
-    __slots__ = ("_before", "_rang", "_task", "_timer")
-
-    def __init__(self, at: float) -> None:
-        self._rang = False
-        self._before = 0
-        self._task: asyncio.Task[Any] | None = None
-        self._timer = asyncio.get_running_loop().call_at(at, self._ring)
-
-    def __enter__(self) -> None:
-        if self._rang:
-            raise TimeoutError
-        self._task = task = asyncio.current_task()
-        self._before = task.cancelling() if task else 0
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
-    ) -> None:
-        task, self._task = self._task, None
-        if not self._rang or task is None:
-            return
-        is_only_ours = task.uncancel() <= self._before
-        if is_only_ours and kind is asyncio.CancelledError:
-            raise TimeoutError
-
-    def stop(self) -> None:
-        """Let it not ring any more."""
-        self._timer.cancel()
-
-    def _ring(self) -> None:
-        self._rang = True
-        if self._task is not None:
-            self._task.cancel()
