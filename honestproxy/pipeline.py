@@ -48,7 +48,8 @@ class Pipeline:
         self.prompts = prompts or Prompts(self.settings.prompts)
         if prompts is None:  # those that are given have been checked
             self.prompts.check()
-        self.default_strategy = self.settings.strategy or traits(backend).default_strategy
+        self._traits = traits(backend)
+        self.default_strategy = self.settings.strategy or self._traits.default_strategy
         _named(self.default_strategy)
         self._compatible = Compatible(backend)
         limits = ("step_timeout", "turn_timeout")
@@ -62,7 +63,7 @@ class Pipeline:
         """One turn, not begun yet. Raises InvalidRequest where it asks for what isn't there."""
         name = self._chosen(request)
         strategy = _named(name)
-        if not traits(self.backend).responses:
+        if not self._traits.responses:
             request = request.without_origin()
         if strategy is raw:
             return Verbatim(self.backend, request, Trace(name), self._one_call)
@@ -141,13 +142,13 @@ class Pipeline:
         limits = Limits(
             capabilities=settings.capabilities + (options.capabilities or ()),
             threshold=settings.threshold if options.threshold is None else options.threshold,
-            confusion_tokens=settings.confusion_tokens or traits(self.backend).confusion_tokens,
+            confusion_tokens=settings.confusion_tokens or self._traits.confusion_tokens,
             step_timeout=settings.step_timeout,
             turn_timeout=settings.turn_timeout,
             max_calls=settings.max_calls,
             max_tokens=settings.max_tokens,
             paper=paper,
-            rambles=traits(self.backend).rambles,
+            rambles=self._traits.rambles,
         )
         folders = {annotate: "gated"}
         return Turn(

@@ -82,7 +82,7 @@ class Proxy(FastAPI):
             await self.loading.wait()
         service = self.service
         scope = {**scope, "service": service}  # a copy: the caller may keep theirs for long
-        with service.in_use():
+        with service:
             if refused := service.guard.refusal(scope) or let_in(scope, service.access):
                 return await _turned_away(scope, send, refused)
             if scope["method"] == "POST":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from honestproxy.backends.upstreams import Upstreams
@@ -77,7 +76,8 @@ class Service:
 
     def _observing(self) -> Iterator[Observer]:
         """Who is told of each request's end."""
-        yield self.experiment
+        if self.experiment.shares:
+            yield self.experiment
         if self.metrics is not None:
             yield self.metrics
         if self.store is not None:
@@ -100,16 +100,15 @@ class Service:
         if self.telemetry is not None:
             yield self.telemetry.sender
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While one request is answered here."""
+    def __enter__(self) -> None:
+        """One more request is answered here."""
         self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            if self._retired and not self._requests:
-                self._retired.set()
+
+    def __exit__(self, *_: object) -> None:
+        """And has been answered."""
+        self._requests -= 1
+        if self._retired and not self._requests:
+            self._retired.set()
 
     async def retire(self, successor: Service) -> None:
         """Close once the last request here is answered."""

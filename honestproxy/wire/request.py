@@ -39,11 +39,9 @@ def chat_request(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
     if "messages" not in request:
         raise InvalidRequest("you must provide 'messages'", param="messages")
     check_fields(request)
+    request.headers = forwarded(headers)
     request.options = wishes(request, headers) or request.options
-    if "honesty" in request:
-        request = request.replace({"honesty"})
-    passed = forwarded(headers)
-    return request.with_headers(passed) if passed else request
+    return request.replace({"honesty"}) if "honesty" in request else request
 
 
 def parsed(kind: Callable[[bytes], D], body: bytes) -> D:
