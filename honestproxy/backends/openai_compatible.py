@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -96,7 +96,8 @@ class OpenAICompatible:
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The upstream's answer, its bytes unchanged."""
-        async with self._asked(request) as (api, exchange):
+        api, good = await self._asked(request)
+        with good as exchange:
             return api.completion(await exchange.read(), _kind(exchange), exchange.headers)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
@@ -105,7 +106,8 @@ class OpenAICompatible:
 
     async def reads(self, request: ChatRequest) -> Reads:
         """The same, as many events at once as came at once."""
-        async with self._asked(request) as (api, exchange):
+        api, good = await self._asked(request)
+        with good as exchange:
             if _is_json(exchange):  # it took no notice of `stream`
                 whole = api.completion(await exchange.read(), _kind(exchange), {})
                 told = (request.get("stream_options") or {}).get("include_usage")
@@ -134,7 +136,7 @@ class OpenAICompatible:
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """What the upstream lists under `/models`."""
-        async with self._sent("GET", "/models", headers or {}) as exchange:
+        with await self._sent("GET", "/models", headers or {}) as exchange:
             return wire.models(await exchange.read(), _kind(exchange))
 
     async def discard(self, request: ChatRequest, response: ChatResponse) -> None:
@@ -145,7 +147,7 @@ class OpenAICompatible:
             return
         path = f"{CHAT if is_chats else RESPONSES}/{quote(str(name), safe='')}"
         try:
-            async with self._sent("DELETE", _at(path, request), request.headers) as exchange:
+            with await self._sent("DELETE", _at(path, request), request.headers) as exchange:
                 await exchange.read()
         except UpstreamError as error:
             if is_stored or error.status not in _MISSING:
@@ -171,45 +173,34 @@ class OpenAICompatible:
         """Close all connections."""
         await self._connection.aclose()
 
-    @asynccontextmanager
-    async def _asked(self, request: ChatRequest) -> AsyncIterator[tuple[_Api, Exchange]]:
+    async def _asked(self, request: ChatRequest) -> tuple[_Api, _Good]:
         """A good response to a request, from the API that the client asked or else from chat."""
-        if request.origin is None:
-            path = _at(CHAT, request)
-            async with self._sent("POST", path, request.headers, request.raw) as exchange:
-                yield _CHAT, exchange
-            return
-        async with AsyncExitStack() as sending:
-            native = await self._native(request, sending)
-            if native is not None:
-                yield _RESPONSES, native
-                return
-            body = request.without_origin().raw
-            sent = self._sent("POST", _at(CHAT, request), request.headers, body)
-            exchange = await sending.enter_async_context(sent)
+        if request.origin is not None and (native := await self._native(request)) is not None:
+            return _RESPONSES, native
+        body = request.without_origin().raw
+        good = await self._sent("POST", _at(CHAT, request), request.headers, body)
+        if request.origin is not None:
             self._only_chat.add(request.model)
-            yield _CHAT, exchange
+        return _CHAT, good
 
-    async def _native(self, request: ChatRequest, sending: AsyncExitStack) -> Exchange | None:
+    async def _native(self, request: ChatRequest) -> _Good | None:
         """A good response to a Responses request; None where chat is to be asked."""
         asked = request.origin
         if not isinstance(asked, responses.ResponsesRequest) or request.model in self._only_chat:
             return None
         body = responses.native(request, asked)
         try:
-            sent = self._sent("POST", _at(RESPONSES, request), request.headers, body)
-            return await sending.enter_async_context(sent)
+            return await self._sent("POST", _at(RESPONSES, request), request.headers, body)
         except UpstreamError as error:
             if not _is_without(error) or asked.is_about(error.message):
                 raise
             _check_chat(asked, error)
             return None
 
-    @asynccontextmanager
     async def _sent(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncIterator[Exchange]:
-        """A good response; whatever else becomes an UpstreamError, here and while it is read."""
+    ) -> _Good:
+        """A good response, to be entered at once; whatever else becomes an UpstreamError."""
         sent = self._headers(headers)
         if body is not None:
             sent["content-type"] = "application/json"
@@ -220,13 +211,10 @@ class OpenAICompatible:
                 raise await _refusal(exchange)
             if why := unreadable(exchange):
                 raise UpstreamBroken(f"{self._connection.name} is broken: {why}")
-            yield exchange
-        except UpstreamError as error:
-            _redact(error, sent.get("authorization", "").split(" "))
+        except BaseException as error:
+            _let_go(exchange, error, sent)
             raise
-        finally:
-            if exchange is not None:
-                exchange.close()
+        return _Good(exchange, sent)
 
     def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
         headers = {name.lower(): value for name, value in given.items()}
@@ -237,6 +225,32 @@ class OpenAICompatible:
 
     def __repr__(self) -> str:
         return f"OpenAICompatible({self._connection.name!r})"
+
+
+class _Good:
+    """A good response, read while it is entered; errors from then on tell no key, either."""
+
+    __slots__ = ("_exchange", "_sent")
+
+    def __init__(self, exchange: Exchange, sent: Mapping[str, str]) -> None:
+        self._exchange = exchange
+        self._sent = sent
+
+    def __enter__(self) -> Exchange:
+        return self._exchange
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        _let_go(self._exchange, error, self._sent)
+
+
+def _let_go(
+    exchange: Exchange | None, error: BaseException | None, sent: Mapping[str, str]
+) -> None:
+    """Close an exchange; what went wrong with it is told without the key that was sent."""
+    if isinstance(error, UpstreamError):
+        _redact(error, sent.get("authorization", "").split(" "))
+    if exchange is not None:
+        exchange.close()
 
 
 def _checked_key(settings: Settings) -> str:

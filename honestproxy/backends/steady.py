@@ -56,11 +56,12 @@ class Steady(Wrapping):
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The upstream's answer, as it is."""
+        asked = request.deadline, self._inner.complete, request
         try:
-            return await self._completed(request)
+            return await self._asked(*asked)
         except UpstreamError as error:
             _check_repeatable(request, error)
-            return await self._again(error, request.deadline, self._completed, request)
+            return await self._again(error, request.deadline, self._asked, *asked)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The same as it is made."""
@@ -124,9 +125,6 @@ class Steady(Wrapping):
             raise
         breaker.succeeded()
         return found
-
-    async def _completed(self, request: ChatRequest) -> ChatResponse:
-        return await self._asked(request.deadline, self._inner.complete, request)
 
     async def _relay(
         self, method: str, path: str, headers: Mapping[str, str], body: Body
