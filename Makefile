@@ -144,7 +144,7 @@ build/shipped.txt: .venv/.installed-dev
 # Each range's lower end, but for the local models': torch alone would take minutes. litellm asks for
 # newer versions of what we share with it, and so is tried apart.
 ON_LOWEST := tests/wire tests/test_settings.py tests/test_call.py \
-  tests/backends/test_openai_compatible.py $(patsubst %,tests/server/test_%.py, \
+  $(patsubst %,tests/backends/test_%.py,http1 openai_compatible) $(patsubst %,tests/server/test_%.py, \
   cache chat keys logs metrics relay responses running streaming telemetry traces)
 EXTRAS_lowest := postgres,redis,otel
 EXTRAS_lowest-litellm := litellm

@@ -54,7 +54,6 @@ HEAVY = {
     "transformers": "backends/local",
     "gguf": "backends/local",
     "safetensors": "backends/local",
-    "aiohttp": "backends/connection",
     "fastapi": "server",
     "uvicorn": "server",
     "typer": "cli",

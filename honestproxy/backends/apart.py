@@ -10,7 +10,8 @@ from honestproxy.streams import Reads
 from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 
 if TYPE_CHECKING:
-    from honestproxy.backends.connection import Body, Exchange
+    from honestproxy.backends.connection import Exchange
+    from honestproxy.backends.http1 import Body
 
 _ACCOUNT: Final = frozenset({"authorization", "openai-organization", "openai-project"})
 """A client's headers that are for the upstream that its key is of, and for no other."""

@@ -1,25 +1,24 @@
-"""How bytes reach an upstream: one seam, and its implementation over aiohttp."""
+"""How bytes reach an upstream: one seam, and its implementation over HTTP/1.1."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-import struct
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from contextlib import aclosing, suppress
-from contextvars import ContextVar
-from socket import SO_LINGER, SOL_SOCKET
-from typing import Any, Final, Protocol
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Final, Protocol
 
-import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from multidict import CIMultiDict
 from yarl import URL
 
 from honestproxy import __version__
+from honestproxy.backends.http1 import Answer, Body, Link, Lost, NotHttp, Pool
 from honestproxy.backends.packed import UNPACKED, coding, unpacked, without_coding
 from honestproxy.errors import (
+    InvalidRequest,
     SettingsError,
     UpstreamBroken,
     UpstreamError,
@@ -30,23 +29,11 @@ from honestproxy.wire.upstream import redacted
 
 CHAT: Final = "/chat/completions"
 RESPONSES: Final = "/responses"
-_KEEP_ALIVE: Final = (
-    4.0  # uvicorn and Node drop idle connections after 5 s; be first, or lose a POST
-)
 LINGER: Final = 0.02  # seconds that a body's end may come after [DONE], to use its connection again
-_LARGE: Final = 1_000_000
-_PIECE: Final = 65536
 MOST: Final = 100_000_000
 """Bytes of one answer at most, unpacked, where it is held: no upstream may fill our memory."""
-_LONG_LINE: Final = 65536  # some gateways send headers longer than aiohttp's 8 KiB
-_FORGET: Final = struct.pack("ii", 1, 0)  # SO_LINGER's: on, for no time
-_RETRIED: Final = (aiohttp.ServerDisconnectedError, ConnectionResetError)
-_FRESH: Final = ContextVar("fresh", default=False)
-"""Whether this task's last request went over a connection that was made for it."""
-_USED: Final[ContextVar[asyncio.Transport | None]] = ContextVar("used", default=None)
-"""The way that this task's last request went."""
-
-Body = bytes | AsyncIterable[bytes] | None
+_AGENT: Final = f"honestproxy/{__version__}"
+_BODILESS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
 class Exchange(Protocol):
@@ -99,7 +86,7 @@ class Connection(Protocol):
 
 
 class Http:
-    """A connection over aiohttp: one session for all requests.
+    """A connection over HTTP/1.1, with as many requests at once as there are.
 
     Redirects, cookies and proxies from the environment are not followed: a key goes nowhere
     but to `url`. There is no limit on the whole of a request: whoever makes it has its deadline.
@@ -110,68 +97,67 @@ class Http:
         self._path = self._base.raw_path.rstrip("/").removesuffix(CHAT)
         self.name = str(self._base.with_path(self._path, encoded=True))  # a query may be secret
         self._connect_timeout = connect_timeout
-        self._urls = {path: self._url(path) for path in (CHAT, "/models", RESPONSES)}
-        self._session: ClientSession | None = None
+        self._targets = {path: self._target(path) for path in (CHAT, "/models", RESPONSES)}
+        self._pool: Pool | None = None
 
     async def open(
         self, method: str, path: str, headers: Mapping[str, str], body: Body = None
     ) -> Exchange:
-        """Send it; once more where the connection, idle before, turns out to be closed."""
-        url = self._urls.get(path) or self._url(path)
-        if isinstance(body, bytes) and len(body) > _LARGE:
-            headers = {**headers, "content-length": str(len(body))}
-        request, options = self._client().request, {"headers": headers, "allow_redirects": False}
-        _FRESH.set(False)
-        _USED.set(None)
+        """Send it; once more where the connection, idle before, turns out to be closed.
+
+        Names of headers are in lower case.
+        """
+        target = self._targets.get(path) or self._target(path)
+        head = self._head(f"{method} {target}", _told(method, headers, body))
+        pool = self._opened()
         try:
+            link = pool.idle() or await self._made(pool)
             try:
-                answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
-            except _RETRIED:
-                if _FRESH.get() or not isinstance(body, bytes | None):
+                answer = await _begun(link, method, head, body)
+            except Lost as lost:
+                if not lost.unseen or not isinstance(body, bytes | None):
                     raise
-                answer = await request(method, url, data=_payload(body), **options)  # type: ignore[arg-type]
-        except (aiohttp.ClientError, OSError) as error:
-            # Not chained: aiohttp's errors hold the request's headers.
+                answer = await _begun(await self._made(pool), method, head, body)
+        except OSError as error:
             raise self._failure(error) from None
-        except asyncio.CancelledError:
-            _break_off(_USED.get(), body)
-            raise
-        return _Answer(answer, self.name)
+        return _Exchange(answer, self.name)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        if self._pool is not None:
+            self._pool.close()
 
-    def _url(self, path: str) -> URL:
+    def _target(self, path: str) -> str:
         path, _, query = path.partition("?")
         url = self._base.with_path(self._path + path, encoded=True, keep_query=True)
-        if not query:
-            return url
-        return URL(f"{url}{'&' if url.query_string else '?'}{query}", encoded=True)
+        asked = "&".join(part for part in (url.raw_query_string, query) if part)
+        return f"{url.raw_path}?{asked}" if asked else url.raw_path
 
-    def _client(self) -> ClientSession:
-        if self._session is None or self._session.closed:
-            seconds = self._connect_timeout
-            self._session = ClientSession(
-                auto_decompress=False,  # it fails where it can't; see `_Answer`
-                connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE),
-                cookie_jar=DummyCookieJar(),
-                headers={"User-Agent": f"honestproxy/{__version__}"},
-                max_field_size=_LONG_LINE,
-                max_line_size=_LONG_LINE,
-                timeout=ClientTimeout(total=None, connect=seconds, sock_connect=seconds),
-                trust_env=False,
-            )
-        return self._session
+    def _head(self, asked: str, headers: Mapping[str, str]) -> bytes:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        if not lines.count("\r") == lines.count("\n") == len(headers) or "\0" in lines:
+            raise InvalidRequest("a header holds characters that no HTTP header can carry")
+        host = self._base.host_port_subcomponent
+        return f"{asked} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n".encode("latin-1", "replace")
 
-    def _failure(self, error: Exception) -> UpstreamError:
+    def _opened(self) -> Pool:
+        if self._pool is None:
+            host, port = self._base.raw_host, self._base.port
+            assert host is not None and port is not None  # noqa: S101, PT018 - `_checked` has looked
+            self._pool = Pool(host, port, _tls() if self._base.scheme == "https" else None)
+        return self._pool
+
+    async def _made(self, pool: Pool) -> Link:
+        async with asyncio.timeout(self._connect_timeout):
+            return await pool.made()
+
+    def _failure(self, error: OSError) -> UpstreamError:
         if isinstance(error, TimeoutError):
             return UpstreamTimeout(
                 f"no connection to {self.name} within {self._connect_timeout:g} s; is the "
                 "server running, and is the URL right? (setting connect_timeout)"
             )
-        if isinstance(error, aiohttp.ClientResponseError):
+        if isinstance(error, NotHttp):
             return UpstreamBroken(f"what {self.name} answered is not HTTP; is the URL right?")
         return UpstreamUnreachable(
             f"can't reach {self.name}: {_cause(error)}; is the server running, "
@@ -179,20 +165,36 @@ class Http:
         )
 
 
-class _Connector(TCPConnector):
-    """Remembers which connection is used, and that it is new.
+async def _begun(link: Link, method: str, head: bytes, body: Body) -> Answer:
+    """An answer whose head has come. Raises OSError, or what the body raises."""
+    answer = link.ask(head, body, without_body=method == "HEAD")
+    try:
+        await answer.begun()
+    except BaseException:
+        answer.close()
+        raise
+    return answer
 
-    One that is new and breaks wasn't closed while idle.
-    """
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        connection = await super().connect(*args, **kwargs)
-        _USED.set(connection.transport)
-        return connection
+def _told(method: str, headers: Mapping[str, str], body: Body) -> dict[str, str]:
+    """The headers that go up: those given, and what a body needs."""
+    told = {"accept": "*/*", "user-agent": _AGENT, **headers}
+    if isinstance(body, bytes):
+        told["content-length"] = str(len(body))
+    elif body is not None:
+        if "content-length" not in told:
+            told["transfer-encoding"] = "chunked"
+    elif method in _BODILESS:
+        told.pop("content-length", None)
+    else:
+        told["content-length"] = "0"
+    return told
 
-    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        _FRESH.set(True)
-        return await super()._create_connection(*args, **kwargs)
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class Told:
@@ -227,76 +229,64 @@ class Told:
         self._exchange.close()
 
 
-class _Answer:
-    """An exchange over aiohttp.
+class _Exchange:
+    """An exchange over HTTP/1.1.
 
     `packed`: how its body is packed in a way that isn't undone, which its headers tell, too.
     """
 
-    __slots__ = ("_name", "_response", "_undone", "headers", "packed", "status")
+    __slots__ = ("_answer", "_name", "_undone", "headers", "packed", "status")
 
-    def __init__(self, response: ClientResponse, name: str) -> None:
-        self._response = response
+    def __init__(self, answer: Answer, name: str) -> None:
+        self._answer = answer
         self._name = name
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self.packed, self._undone = coding(response.headers), ""
+        self.status = answer.status
+        self.headers: Mapping[str, str] = answer.headers
+        self.packed, self._undone = coding(answer.headers), ""
         if self.packed in UNPACKED:
-            self.headers = without_coding(response.headers)
+            self.headers = without_coding(answer.headers)
             self.packed, self._undone = "", self.packed
 
     async def read(self) -> bytes:
         if self._undone:
-            return await self._read_unpacked()
+            async with aclosing(self.parts()) as coming:
+                return await self._held(partial(anext, coming, b""))
         # Most answers come this way: without a generator, which takes some of a request's time.
-        content, parts, size = self._response.content, [], 0
         try:
-            while part := await content.readany():
-                parts.append(part)
-                size += len(part)
-                check_size(size, self._name)
-        except (aiohttp.ClientError, OSError):
+            return await self._held(self._answer.read)
+        except OSError:
             raise self._lost() from None
-        return b"".join(parts)
 
-    async def _read_unpacked(self) -> bytes:
+    async def _held(self, more: Callable[[], Awaitable[bytes]]) -> bytes:
         parts, size = [], 0
-        async with aclosing(self.parts()) as coming:
-            async for part in coming:
-                parts.append(part)
-                size += len(part)
-                check_size(size, self._name)
+        while part := await more():
+            parts.append(part)
+            size += len(part)
+            check_size(size, self._name)
         return b"".join(parts)
 
     def parts(self) -> AsyncGenerator[bytes, None]:
         return unpacked(self._parts(), self._undone) if self._undone else self._parts()
 
     async def _parts(self) -> AsyncGenerator[bytes, None]:
-        content = self._response.content
         try:
-            while part := await content.readany():
+            while part := await self._answer.read():
                 yield part
-        except (aiohttp.ClientError, OSError):
+        except OSError:
             raise self._lost() from None
 
     async def finish(self) -> None:
+        if self._answer.is_whole:
+            return
         try:
             async with asyncio.timeout(LINGER):
-                while await self._response.content.readany():
+                while await self._answer.read():
                     pass
-        except (TimeoutError, aiohttp.ClientError):
+        except OSError:  # TimeoutError is one
             pass  # the answer is complete; only the connection can't be used again
 
     def close(self) -> None:
-        # What was read to its end has gone back to the pool before. What wasn't is aborted: what
-        # is left of a large request would be held until the upstream reads it.
-        if connection := self._response.connection:
-            transport = connection.transport
-            self._response.close()
-            if transport is not None:
-                transport.abort()
-        else:
-            self._response.close()
+        self._answer.close()
 
     def _lost(self) -> UpstreamError:
         return UpstreamBroken(f"{self._name} broke off in mid-answer: the connection was lost")
@@ -304,7 +294,7 @@ class _Answer:
 
 def unreadable(exchange: Exchange) -> str | None:
     """Why an answer can only be passed on, where that is so."""
-    packed = exchange.packed if isinstance(exchange, _Answer) else ""
+    packed = exchange.packed if isinstance(exchange, _Exchange) else ""
     return f"its answer is coded as {packed[:50]!r}, which can't be read here" if packed else None
 
 
@@ -332,38 +322,9 @@ def _checked(url: str) -> URL:
     return parsed
 
 
-def _break_off(transport: asyncio.Transport | None, body: Body) -> None:
-    """End a request that may not have been sent whole yet.
-
-    Closed, as it is by now, its connection would wait for the upstream to read what it may never;
-    so would the kernel with a large one, unless it is told to forget that.
-    """
-    if transport is None:
-        return
-    if not isinstance(body, bytes | None) or len(body or b"") > _LONG_LINE:
-        with suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _FORGET)
-    transport.abort()
-
-
-def _payload(body: Body) -> Body:
-    # A large body as bytes would be written in one go, and hold all other requests up.
-    return _pieces(body) if isinstance(body, bytes) and len(body) > _LARGE else body
-
-
-async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
-    for start in range(0, len(body), _PIECE):
-        yield body[start : start + _PIECE]
-
-
-def _cause(error: Exception) -> str:
+def _cause(error: OSError) -> str:
     """Why there is no connection, in a few words."""
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it closed the connection without an answer"
-    below = getattr(error, "os_error", error)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        below = error.certificate_error
-    number = getattr(below, "errno", None) if type(below).__module__ == "builtins" else None
-    if number is None and (found := re.search(r"\[Errno (\d+)\]", str(below))):
+    number = error.errno if type(error).__module__ == "builtins" else None
+    if number is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
         number = int(found[1])  # one error for several addresses
-    return os.strerror(number).lower() if number else str(getattr(below, "strerror", 0) or below)
+    return os.strerror(number).lower() if number else error.strerror or str(error)

@@ -15,7 +15,6 @@ from honestproxy.backends.connection import (
     CHAT,
     LINGER,
     RESPONSES,
-    Body,
     Connection,
     Exchange,
     Http,
@@ -23,6 +22,7 @@ from honestproxy.backends.connection import (
     check_size,
     unreadable,
 )
+from honestproxy.backends.http1 import Body
 from honestproxy.errors import InvalidRequest, SettingsError, UpstreamBroken, UpstreamError
 from honestproxy.streams import Reads, one_by_one
 from honestproxy.types import ChatRequest, ChatResponse, Chunk, read, write

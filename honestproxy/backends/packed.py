@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from honestproxy.errors import UpstreamBroken
 
@@ -21,7 +21,7 @@ _BARE: Final = -zlib.MAX_WBITS
 """What some servers call deflate: its stream without zlib's head."""
 
 
-def coding(headers: CIMultiDictProxy[str]) -> str:
+def coding(headers: CIMultiDict[str]) -> str:
     """How a body is packed, by its headers; empty where it isn't."""
     if _ENCODING not in headers:
         return ""
@@ -29,7 +29,7 @@ def coding(headers: CIMultiDictProxy[str]) -> str:
     return ", ".join(name for one in named if (name := one.strip()) not in ("", "identity"))
 
 
-def without_coding(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+def without_coding(headers: CIMultiDict[str]) -> CIMultiDict[str]:
     """The headers of a body that has been unpacked."""
     kept = headers.copy()
     for name in (_ENCODING, "Content-Length"):

@@ -25,7 +25,8 @@ from honestproxy.types import Backend, ChatRequest, ChatResponse, Chunk
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from honestproxy.backends.connection import Body, Exchange
+    from honestproxy.backends.connection import Exchange
+    from honestproxy.backends.http1 import Body
     from honestproxy.settings import Settings
 
 log = logging.getLogger(__name__)

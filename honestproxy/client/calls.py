@@ -14,7 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from honestproxy.backends.connection import Body, Exchange
+from honestproxy.backends.connection import Exchange
+from honestproxy.backends.http1 import Body
 from honestproxy.client.homes import Homes
 from honestproxy.client.origin import ORIGIN, Origin
 

@@ -24,6 +24,7 @@ from honestproxy.server.watching import Watched
 from honestproxy.types import Document
 from honestproxy.wire.reply import ChatWriter
 from honestproxy.wire.request import FORWARDED
+from honestproxy.wire.upstream import is_one_line
 
 if TYPE_CHECKING:
     from honestproxy.server.service import Service
@@ -189,5 +190,5 @@ def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in lowered
-        if _KEPT.fullmatch(name) and value.isprintable()  # nothing that begins a new one
+        if _KEPT.fullmatch(name) and is_one_line(value)
     ]

@@ -18,6 +18,7 @@ _FINISH: Final = re.compile(rb'"finish_reason"\s*+:\s*+"(?!")')
 _CHOICE: Final = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{')
 _ESCAPED: Final = re.compile(rb"\\u00[2-7]")  # a letter that needn't be: a key may be spelt so
 _ERROR: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ENVELOPE: Final = ("id", "object", "created", "model")
 _SHOWN: Final = 200  # characters of a foreign text that a message repeats
 
@@ -28,9 +29,13 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in lowered
-        if (name in _KEPT or name.startswith(_KEPT_BELOW))
-        and value.isprintable()  # nothing that begins a new one
+        if (name in _KEPT or name.startswith(_KEPT_BELOW)) and is_one_line(value)
     }
+
+
+def is_one_line(value: str) -> bool:
+    """Whether a header's value, its bytes read as Latin-1, can't begin another header."""
+    return value.isprintable() or _CONTROL.search(value) is None
 
 
 def completion(

@@ -95,6 +95,15 @@ async def test_headers_of_no_concern_to_the_upstream_stay_here() -> None:
     assert not {"cookie", "x-secret"} & seen
 
 
+async def test_a_files_name_comes_down_in_the_bytes_that_it_was_sent_in() -> None:
+    named = 'attachment; filename="日本 été.txt"'
+    async with (
+        proxy(lambda _: answer(b"x", headers={"Content-Disposition": named})) as on,
+        on.session.get(f"{on.url}/files/f/content") as got,
+    ):
+        assert got.headers["Content-Disposition"] == named
+
+
 async def test_an_upload_is_passed_on_before_it_is_complete() -> None:
     async def slowly():
         yield b"x" * 100_000
