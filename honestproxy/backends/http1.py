@@ -129,7 +129,7 @@ class Link(asyncio.Protocol):
         self._answer: Answer | None = None
         self._upload: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._in_head = self._is_paused = self._is_lost = False
+        self._in_head = self._is_large = self._is_paused = self._is_lost = False
         self._head = 0
         self._without_body = False
         self._until_closed = False
@@ -144,11 +144,10 @@ class Link(asyncio.Protocol):
         """
         self._answer = answer = Answer(self)
         self._without_body = without_body
-        self._in_head, self._head = True, 0
-        if isinstance(body, bytes) and len(body) <= _LARGE:
-            self._transport.write(head + body)
-        elif body is None:
-            self._transport.write(head)
+        self._in_head, self._head, self._until_closed = True, 0, False
+        self._is_large = not isinstance(body, bytes | None) or len(body or b"") > _PIECE
+        if isinstance(body, bytes | None) and len(body or b"") <= _LARGE:
+            self._transport.write(head + body if body else head)
         else:
             self._transport.write(head)
             is_sized = isinstance(body, bytes) or b"\r\ntransfer-encoding:" not in head
@@ -168,11 +167,12 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once: what is unsent is not sent, what is unread not read."""
-        if self._upload is not None:
+        if self._is_large and (self._answer or self._upload):
             # The kernel would hold what is sent until an upstream reads it that may never do so.
             with suppress(OSError):
                 raw: socket.socket = self._transport.get_extra_info("socket")
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FORGET)
+        if self._upload is not None:
             self._upload.cancel()
         self._is_lost, self._until_closed = True, False
         self._transport.abort()

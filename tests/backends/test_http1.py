@@ -251,6 +251,15 @@ async def test_an_idle_connection_that_turns_out_closed_is_replaced_once() -> No
         assert (server.connections, len(server.requests)) == (2, 3)
 
 
+@pytest.mark.parametrize("first", [OK, b"HTTP/1.1 204 No Content\r\n\r\n"])
+async def test_a_connection_that_is_dropped_is_never_an_answers_end(first: bytes) -> None:
+    async with serving(saying(first, b"HTTP/1.1 200 OK\r\nx-a", then="close")) as (server, http):
+        await whole(http)
+        with pytest.raises(UpstreamUnreachable, match="closed the connection without an answer"):
+            await whole(http)
+        assert (server.connections, len(server.requests)) == (1, 2)
+
+
 async def test_a_new_connection_that_is_dropped_is_not_tried_again() -> None:
     def made(server: Server) -> Talk:
         async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
