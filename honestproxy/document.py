@@ -123,7 +123,7 @@ class Document:
     def fields(self) -> dict[str, Any]:
         """Top-level values, unread ones as `Raw`. Not to be changed: see `replace`."""
         if self._fields is None:
-            self._fields = dict(split_object(self._bytes or b""))
+            self._fields = split_object(self._bytes or b"")
         return self._fields
 
     def __contains__(self, name: str) -> bool:

@@ -25,11 +25,10 @@ _SHOWN: Final = 200  # characters of a foreign text that a message repeats
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Those of an upstream's headers that go on to the client, in lower case."""
-    lowered = ((name.lower(), value) for name, value in headers.items())
     return {
-        name: value
-        for name, value in lowered
-        if (name in _KEPT or name.startswith(_KEPT_BELOW)) and is_one_line(value)
+        low: value
+        for name, value in headers.items()
+        if ((low := name.lower()) in _KEPT or low.startswith(_KEPT_BELOW)) and is_one_line(value)
     }
 
 
