@@ -146,8 +146,10 @@ class Link(asyncio.Protocol):
         self._without_body = without_body
         self._in_head, self._head, self._until_closed = True, 0, False
         self._is_large = not isinstance(body, bytes | None) or len(body or b"") > _PIECE
-        if isinstance(body, bytes | None) and len(body or b"") <= _LARGE:
-            self._transport.write(head + body if body else head)
+        if body is None:
+            self._transport.write(head)
+        elif isinstance(body, bytes) and len(body) <= _LARGE:
+            self._transport.write(head + body)
         else:
             self._transport.write(head)
             is_sized = isinstance(body, bytes) or b"\r\ntransfer-encoding:" not in head

@@ -22,7 +22,7 @@ from honestproxy.errors import InvalidRequest
 from honestproxy.store.database import Database, writing
 from honestproxy.store.schema import Row, traces
 
-_AT_ONCE: Final = (100, 10, 1)
+_AT_ONCE: Final = (500, 100, 10, 1)
 """Rows of one statement: few lengths, so that drivers know the statements by heart."""
 
 PORTION: Final = 5_000

@@ -24,14 +24,14 @@ _LOAD: Final = 5_000_000
 _GATHER: Final = 0.2
 """Seconds in which rows are gathered, to be written together."""
 
-_GIVES_WAY: Final = 20
-"""Rows after which the thread lets others have the interpreter."""
+_GIVES_WAY: Final = 50_000
+"""Roughly bytes after which the thread lets others have the interpreter."""
 
 _HOUR: Final = 3600.0
 
 
 class Entry(Protocol):
-    """What is queued: a row in the making."""
+    """What is queued: a row in the making, and roughly how many bytes of texts it takes in."""
 
     id: str
     weight: int
@@ -155,7 +155,7 @@ class Writer:
 
     def _batch(self) -> list[Row]:
         """Rows made of the entries that have waited longest."""
-        rows, weight = [], 0
+        rows, weight, rested = [], 0, 0
         while self._waiting and len(self._in_hand) < _BATCH and weight < _LOAD:
             # In hand before it is taken out, so that `find` sees it all the time.
             self._in_hand.append(entry := self._waiting[0])
@@ -165,7 +165,8 @@ class Writer:
                 rows.append(entry.row())
             except Exception:
                 log.exception("a trace can't be made a row")
-            if len(self._in_hand) % _GIVES_WAY == 0:
+            if weight - rested >= _GIVES_WAY:
+                rested = weight
                 time.sleep(0)
         return rows
 

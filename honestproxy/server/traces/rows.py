@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.server.access.usage import summed, tokens
@@ -24,91 +25,85 @@ _STEP: Final = 4000
 
 
 class Noted:
-    """What is known of a request at its end: no text, unless there is a `recording` to store."""
+    """What is known of a request at its end: no text, unless there is a `recording` to store.
 
-    __slots__ = (
-        *("_doubts", "_error", "_facts", "_honesty", "_recording", "_redaction", "_upstream"),
-        *("_usages", "id", "weight"),
-    )
+    The row is made at once: what a request has left behind would cost more to keep until the
+    writer comes than to read. Texts alone wait, since to go through them takes its time.
+    """
+
+    __slots__ = ("_row", "_texts", "id", "weight")
 
     def __init__(
         self, account: Account, recording: Recording | None, upstream: str, redaction: Redaction
     ) -> None:
-        run, asked, self._recording = account.run, account.asked, recording
-        self._upstream, self._redaction = upstream, redaction
+        run, asked, key = account.run, account.asked, account.caller.id
         honesty = run.honesty if run else None
         trace = honesty.trace if honesty else None
         steps = trace.steps if trace else ()
+        usages = [step.usage for step in steps if step.usage]
+        doubts = honesty.doubts if honesty else None
+        reason = _reason(honesty, whole=recording is not None) if honesty else None
         self.id = trace.id if trace else new_id()
-        self._usages = [step.usage for step in steps if step.usage]
-        self._doubts = honesty.doubts if honesty else None
-        self._error: str | None = None
-        self._honesty: Honesty | None = None
         self.weight = 1
+        self._texts: _Texts | None = None
         if recording is not None:
-            self._honesty, self._error = honesty, account.failed
+            self._texts = _Texts(recording, honesty, account.failed, redaction)
             self.weight = recording.size + _STEP * len(steps)
-        self._facts: tuple[Any, ...] = (
-            trace.created if trace else time.time() - account.seconds,
-            account.api,
-            asked.model if asked else None,
-            trace.strategy if trace else None,
-            trace.arm if trace else None,
-            _outcome(account),
-            _reason(honesty, whole=self._honesty is not None) if honesty else None,
-            account.status,
-            account.failed is not None,
-            account.gone,
-            asked is not None and asked.streamed,
-            account.cached,
-            account.seconds,
-            len(steps),
-            tokens(account) if account.caller.id is not None else None,
-            account.caller.id,
+        self._row = Row(
+            id=self.id,
+            created=trace.created if trace else time.time() - account.seconds,
+            api=account.api,
+            model=redaction.line(asked.model) if asked else None,
+            strategy=trace.strategy if trace else None,
+            arm=trace.arm if trace else None,
+            outcome=_outcome(account),
+            reason=reason and redaction.line(reason),
+            status=account.status,
+            failed=account.failed is not None,
+            client_left=account.gone,
+            streamed=asked is not None and asked.streamed,
+            cached=account.cached,
+            seconds=round(account.seconds, 4),
+            calls=len(steps),
+            prompt_tokens=summed(usages, "prompt_tokens"),
+            completion_tokens=summed(usages, "completion_tokens"),
+            total_tokens=summed(usages, "total_tokens"),
+            spent_tokens=tokens(account) if key is not None else None,
+            doubts=_told(doubts) if doubts else None,
+            confidence=doubts.confidence if doubts else None,
+            upstream=upstream,
+            key_id=key,
+            error=None,
+            trace=None,
         )
 
     def row(self) -> Row:
         """The row, with what was recorded as JSON."""
-        redaction = self._redaction
-        created, api, model, strategy, arm, outcome, reason, *rest, spent, key = self._facts
-        status, failed, left, streamed, cached, seconds, calls = rest
-        return Row(
-            id=self.id,
-            created=created,
-            api=api,
-            model=model and redaction.line(model),
-            strategy=strategy,
-            arm=arm,
-            outcome=outcome,
-            reason=reason and redaction.line(reason),
-            status=status,
-            failed=failed,
-            client_left=left,
-            streamed=streamed,
-            cached=cached,
-            seconds=round(seconds, 4),
-            calls=calls,
-            prompt_tokens=summed(self._usages, "prompt_tokens"),
-            completion_tokens=summed(self._usages, "completion_tokens"),
-            total_tokens=summed(self._usages, "total_tokens"),
-            spent_tokens=spent,
-            doubts=self._told_doubts(),
-            confidence=self._doubts.confidence if self._doubts else None,
-            upstream=self._upstream,
-            key_id=key,
-            error=self._error and redaction.line(self._error),
-            trace=self._told(),
-        )
+        return self._texts.added(self._row) if self._texts else self._row
 
-    def _told(self) -> str | None:
-        if self._honesty is None or self._recording is None:
-            return None
-        return told(self._honesty, self._recording.heard, self._redaction).decode()
 
-    def _told_doubts(self) -> str | None:
-        if self._doubts is None:
-            return None
-        return write(_listed(self._doubts, self._redaction if self._honesty else None)).decode()
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What is stored of a request only where texts are kept."""
+
+    recording: Recording
+    honesty: Honesty | None
+    error: str | None
+    redaction: Redaction
+
+    def added(self, row: Row) -> Row:
+        """The row with texts, secrets blotted out."""
+        redaction, honesty = self.redaction, self.honesty
+        row = row._replace(error=self.error and redaction.line(self.error))
+        if honesty is None:
+            return row
+        doubts = _told(honesty.doubts, redaction) if honesty.doubts else None
+        trace = told(honesty, self.recording.heard, redaction).decode()
+        return row._replace(doubts=doubts, trace=trace)
+
+
+def _told(doubts: Doubts, redaction: Redaction | None = None) -> str:
+    return write(_listed(doubts, redaction)).decode()
 
 
 def _listed(doubts: Doubts, redaction: Redaction | None) -> list[dict[str, Any]]:
