@@ -49,18 +49,19 @@ class Alarm:
     While it is entered, the wait ends in a TimeoutError when the time has come.
     """
 
-    __slots__ = ("_before", "_rang", "_task", "_timer")
+    __slots__ = ("_before", "_loop", "_rang", "_task", "_timer")
 
     def __init__(self, at: float) -> None:
         self._rang = False
         self._before = 0
         self._task: asyncio.Task[Any] | None = None
-        self._timer = asyncio.get_running_loop().call_at(at, self._ring)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_at(at, self._ring)
 
     def __enter__(self) -> None:
         if self._rang:
             raise TimeoutError
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)
         self._before = task.cancelling() if task else 0
 
     def __exit__(

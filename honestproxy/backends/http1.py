@@ -49,7 +49,17 @@ class Lost(ConnectionError):
 class Answer:
     """An answer: `status` and `headers` are there once `begun` has returned, its body follows."""
 
-    __slots__ = ("_parts", "_waiter", "error", "headers", "is_whole", "link", "size", "status")
+    __slots__ = (
+        "_loop",
+        "_parts",
+        "_waiter",
+        "error",
+        "headers",
+        "is_whole",
+        "link",
+        "size",
+        "status",
+    )
 
     def __init__(self, link: Link) -> None:
         self.status = 0
@@ -61,6 +71,7 @@ class Answer:
         self.size = 0
         """Bytes that wait to be read."""
         self._parts: list[bytes] = []
+        self._loop = link.loop
         self._waiter: asyncio.Future[None] | None = None
 
     async def begun(self) -> None:
@@ -112,7 +123,7 @@ class Answer:
     async def _news(self) -> None:
         if self.error is not None:
             self._raise()
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -123,6 +134,7 @@ class Link(asyncio.Protocol):
     """One connection, over which one request at a time is answered."""
 
     def __init__(self, pool: Pool) -> None:
+        self.loop = pool.loop
         self._pool = pool
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
@@ -153,7 +165,7 @@ class Link(asyncio.Protocol):
         else:
             self._transport.write(head)
             is_sized = isinstance(body, bytes) or b"\r\ntransfer-encoding:" not in head
-            self._upload = asyncio.create_task(self._uploaded(body, is_sized=is_sized))
+            self._upload = self.loop.create_task(self._uploaded(body, is_sized=is_sized))
         return answer
 
     @property
@@ -223,7 +235,7 @@ class Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The upstream doesn't read as fast as it is written to."""
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self.loop.create_future()
 
     def resume_writing(self) -> None:
         """It does again."""
@@ -307,9 +319,10 @@ class Link(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to one host; those that are idle serve again."""
+    """Connections to one host, of one event loop; those that are idle serve again."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        self.loop = asyncio.get_running_loop()
         self._host, self._port, self._context = host, port, context
         self._links: set[Link] = set()
         self._idle: list[Link] = []
@@ -325,7 +338,7 @@ class Pool:
 
     async def made(self) -> Link:
         """A new connection. Raises OSError."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         infos = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         sock = await aiohappyeyeballs.start_connection(
             infos, happy_eyeballs_delay=_STAGGER, interleave=1, loop=loop
@@ -343,11 +356,10 @@ class Pool:
 
     def keep(self, link: Link) -> None:
         """It is idle now."""
-        loop = asyncio.get_running_loop()
-        link.idle_since = loop.time()
+        link.idle_since = self.loop.time()
         self._idle.append(link)
         if self._sweeping is None:
-            self._sweeping = loop.call_later(_IDLE, self._sweep)
+            self._sweeping = self.loop.call_later(_IDLE, self._sweep)
 
     def forget(self, link: Link) -> None:
         """It is closed."""
@@ -366,12 +378,12 @@ class Pool:
 
     def _sweep(self) -> None:
         """Close those that have been idle for long; they stand in the order of their use."""
-        loop, self._sweeping = asyncio.get_running_loop(), None
-        while self._idle and loop.time() - self._idle[0].idle_since >= _IDLE:
+        self._sweeping = None
+        while self._idle and self.loop.time() - self._idle[0].idle_since >= _IDLE:
             self._idle.pop(0).abort()
         if self._idle:
             due = self._idle[0].idle_since + _IDLE
-            self._sweeping = loop.call_at(due, self._sweep)
+            self._sweeping = self.loop.call_at(due, self._sweep)
 
 
 async def _pieces(body: bytes) -> AsyncIterable[bytes]:

@@ -29,11 +29,12 @@ class Watched:
         self._watch: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)
         if self._at_once:
             self._look()
         else:
-            self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._look)
+            self._timer = loop.call_later(_UNWATCHED, self._look)
         return self
 
     def __exit__(
