@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, closing
@@ -37,6 +38,7 @@ _MISSING: Final = (404, 405, 501)
 """How an upstream that doesn't know a path answers."""
 _REMEMBERED: Final = 300.0
 """Seconds after which a model that was answered by chat is asked for by Responses again."""
+_BEGINS_EVENTS: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 _MODELS: Final = 1000
 """So many models are remembered at most, and none of a longer name: clients choose those."""
 
@@ -113,11 +115,11 @@ class OpenAICompatible:
                 told = (request.get("stream_options") or {}).get("include_usage")
                 yield [chunk for chunk in whole.chunks() if chunk.choices or told]
                 return
-            await _check_streams(exchange)
+            parts = await _events(exchange)
             yield [Chunk({"choices": []}, event=b"", headers=wire.kept_headers(exchange.headers))]
             reader = api.reader(request.get("n") or 1)
             size = 0
-            async for received in _parts(exchange, reader):
+            async for received in _until_done(parts, reader):
                 found: list[Chunk] = []
                 size += len(received)
                 check_size(size, self._connection.name)
@@ -281,28 +283,41 @@ def _is_json(exchange: Exchange) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-async def _check_streams(exchange: Exchange) -> None:
-    kind = exchange.headers.get("Content-Type", "")
-    if kind and _kind(exchange) != "text/event-stream":
-        raise wire.broken("an event stream", await anext(exchange.parts(), b""), kind)
+async def _events(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises UpstreamBroken where it is no event stream.
+
+    Some servers call one text/plain, and SDKs read it all the same: so how it begins decides.
+    """
+    parts, kind = exchange.parts(), exchange.headers.get("Content-Type", "")
+    if not kind or _kind(exchange) == "text/event-stream":
+        return parts
+    first = await anext(parts, b"")
+    if not _BEGINS_EVENTS.match(first):
+        raise wire.broken("an event stream", first, kind)
+    return _behind(first, parts)
 
 
-def _parts(
-    exchange: Exchange, reader: wire.ChunkReader | responses.EventReader
+async def _behind(first: bytes, parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(parts):
+        yield first
+        async for part in parts:
+            yield part
+
+
+def _until_done(
+    parts: AsyncGenerator[bytes, None], reader: wire.ChunkReader | responses.EventReader
 ) -> AsyncGenerator[bytes, None]:
-    if isinstance(reader, wire.ChunkReader):
-        return exchange.parts()
-    return _until_ended(exchange, reader)
+    return parts if isinstance(reader, wire.ChunkReader) else _until_ended(parts, reader)
 
 
 async def _until_ended(
-    exchange: Exchange, reader: responses.EventReader
+    parts: AsyncGenerator[bytes, None], reader: responses.EventReader
 ) -> AsyncGenerator[bytes, None]:
     """The body as it comes; behind the answer's last event, only what comes at once.
 
     Responses has no `[DONE]`, and some servers keep the connection open.
     """
-    async with aclosing(exchange.parts()) as parts:
+    async with aclosing(parts):
         while True:
             try:
                 async with asyncio.timeout(LINGER if reader.finished else None):

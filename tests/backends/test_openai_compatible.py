@@ -412,6 +412,16 @@ async def test_a_stream_passes_byte_for_byte():
     assert chunks[4].usage == {"total_tokens": 3}
 
 
+@pytest.mark.parametrize(
+    "called", ["text/plain", "application/octet-stream", "", "text/EVENT-stream"]
+)
+async def test_a_stream_is_one_whatever_its_server_calls_it(called):
+    pieces = [b": hello\n\n", event(chunk("Paris.", "stop")), event(b"[DONE]")]
+    async with serving(Reply(pieces, content_type=called)) as (_, remote):
+        chunks = await gathered(remote.stream(ASK))
+    assert b"".join(c.event for c in chunks) == b"".join(pieces)
+
+
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
 async def test_where_the_network_cuts_a_stream_never_matters(data):
