@@ -124,9 +124,9 @@ async def test_answers_are_read_and_their_connection_serves_again(name: str) -> 
 
 @settings(max_examples=60)
 @given(name=st.sampled_from(sorted(ANSWERS)), cuts=st.lists(st.integers(1, 120), max_size=4))
-def test_where_the_network_cuts_an_answer_never_matters(name: str, cuts: list[int]) -> None:
+async def test_where_the_network_cuts_an_answer_never_matters(name: str, cuts: list[int]) -> None:
     said, (status, body) = ANSWERS[name]
-    link, pool = asyncio.run(linked())
+    link, pool = linked()
     answer = link.ask(b"", None)
     edges = [0, *sorted({cut for cut in cuts if cut < len(said)}), len(said)]
     for start, end in itertools.pairwise(edges):
@@ -171,7 +171,7 @@ class Kept(http1.Pool):
         self.kept.append(link)
 
 
-async def linked() -> tuple[http1.Link, Kept]:
+def linked() -> tuple[http1.Link, Kept]:
     pool = Kept()
     link = http1.Link(pool)
     link.connection_made(Wire())
