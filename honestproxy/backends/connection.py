@@ -108,24 +108,27 @@ class Http:
         Names of headers are in lower case.
         """
         target = self._targets.get(path) or self._target(path)
-        head = self._head(f"{method} {target}", _told(method, headers, body))
+        told = _told(method, headers, body)
+        head, size = self._head(f"{method} {target}", told), int(told.get("content-length", -1))
+        ask = partial(_begun, method=method, head=head, body=body, size=None if size < 0 else size)
         pool = self._opened()
         try:
             link = pool.idle() or await self._made(pool)
             try:
-                answer = await _begun(link, method, head, body)
+                answer = await ask(link)
             except Lost as lost:
                 if not lost.unseen or not isinstance(body, bytes | None):
                     raise
-                answer = await _begun(await self._made(pool), method, head, body)
+                answer = await ask(await self._made(pool))
         except OSError as error:
             raise self._failure(error) from None
         return _Exchange(answer, self.name)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._pool is not None:
-            self._pool.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def _target(self, path: str) -> str:
         path, _, query = path.partition("?")
@@ -165,9 +168,9 @@ class Http:
         )
 
 
-async def _begun(link: Link, method: str, head: bytes, body: Body) -> Answer:
+async def _begun(link: Link, method: str, head: bytes, body: Body, size: int | None) -> Answer:
     """An answer whose head has come. Raises OSError, or what the body raises."""
-    answer = link.ask(head, body, without_body=method == "HEAD")
+    answer = link.ask(head, body, size=size, without_body=method == "HEAD")
     try:
         await answer.begun()
     except BaseException:
@@ -182,7 +185,8 @@ def _told(method: str, headers: Mapping[str, str], body: Body) -> dict[str, str]
     if isinstance(body, bytes):
         told["content-length"] = str(len(body))
     elif body is not None:
-        if "content-length" not in told:
+        if not told.get("content-length", "").isdecimal():
+            told.pop("content-length", None)
             told["transfer-encoding"] = "chunked"
     elif method in _BODILESS:
         told.pop("content-length", None)

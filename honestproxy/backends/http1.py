@@ -13,11 +13,13 @@ import ssl
 import struct
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 import aiohappyeyeballs
 import httptools
 from multidict import CIMultiDict
+
+from honestproxy.errors import InvalidRequest
 
 Body = bytes | AsyncIterable[bytes] | None
 
@@ -27,6 +29,8 @@ _HIGH: Final = 1 << 17
 """Bytes of an answer that wait for their reader before the upstream has to wait, too."""
 _LARGE: Final = 1_000_000
 _PIECE: Final = 1 << 16
+_KNOWN: Final = 10.0
+"""Seconds for which a host's addresses are known."""
 _STAGGER: Final = 0.25  # seconds before the next address of a name is tried (RFC 8305)
 _FORGET: Final = struct.pack("ii", 1, 0)  # SO_LINGER's: on, for no time
 
@@ -38,11 +42,13 @@ class NotHttp(ConnectionError):
 class Lost(ConnectionError):
     """The connection was closed before the answer's end.
 
-    `unseen`: it was idle before and nothing came, so the upstream hasn't seen the request.
+    `unseen`: it had been idle and was closed in good order before anything came, so that the
+    upstream, as far as can be known, hasn't seen the request.
     """
 
-    def __init__(self, *, unseen: bool = False) -> None:
-        super().__init__("it closed the connection without an answer")
+    def __init__(self, why: Exception | None = None, *, unseen: bool = False) -> None:
+        said = getattr(why, "strerror", None)
+        super().__init__(said.lower() if said else "it closed the connection without an answer")
         self.unseen = unseen
 
 
@@ -141,22 +147,30 @@ class Link(asyncio.Protocol):
         self._answer: Answer | None = None
         self._upload: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._parser.set_dangerous_leniencies(  # what other clients take, and some servers send
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
         self._in_head = self._is_large = self._is_paused = self._is_lost = False
-        self._head = 0
+        self._beside = 0  # bytes that have come since the last of a body
         self._without_body = False
         self._until_closed = False
         self.is_used = False
         """Whether it has carried an answer before."""
         self.idle_since = 0.0
 
-    def ask(self, head: bytes, body: Body, *, without_body: bool = False) -> Answer:
+    def ask(
+        self, head: bytes, body: Body, *, size: int | None = None, without_body: bool = False
+    ) -> Answer:
         """Send a request. `without_body`: the answer to a HEAD only tells of one.
 
-        A body that comes piece by piece goes up while the answer may already come down.
+        A body that comes piece by piece goes up while the answer may already come down, in chunks
+        unless it is known to be of `size` bytes.
         """
         self._answer = answer = Answer(self)
         self._without_body = without_body
-        self._in_head, self._head, self._until_closed = True, 0, False
+        self._in_head, self._beside, self._until_closed = True, 0, False
         self._is_large = not isinstance(body, bytes | None) or len(body or b"") > _PIECE
         if body is None:
             self._transport.write(head)
@@ -164,8 +178,8 @@ class Link(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._transport.write(head)
-            is_sized = isinstance(body, bytes) or b"\r\ntransfer-encoding:" not in head
-            self._upload = self.loop.create_task(self._uploaded(body, is_sized=is_sized))
+            size = len(body) if isinstance(body, bytes) else size
+            self._upload = self.loop.create_task(self._uploaded(body, size))
         return answer
 
     @property
@@ -203,35 +217,32 @@ class Link(asyncio.Protocol):
         if answer is None:
             self.abort()
             return
-        if self._in_head:
-            self._head += len(data)
+        self._beside += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._broken(NotHttp("what came is not HTTP/1.1"))
             return
-        if self._in_head and self._head > _LONGEST_HEAD:
-            self._broken(NotHttp("its answer's head is too long"))
+        if self._beside > _LONGEST_HEAD and not answer.is_whole:
+            self._broken(NotHttp("a head or a trailer is too long"))
         elif answer.size > _HIGH and answer.link is not None and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
 
+    def eof_received(self) -> None:
+        """The upstream says no more, which may be an answer's end; nor does it read any more."""
+        self._ended(None)
+        self.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed, which may be an answer's end."""
+        """It is closed."""
+        self._ended(exc)
         self._is_lost = True
         self.resume_writing()
         self._pool.forget(self)
         if self._upload is not None:
             self._upload.cancel()
         del self._parser  # which holds this
-        answer = self._answer
-        if answer is None:
-            return
-        if self._until_closed and exc is None:
-            self._complete()
-        else:
-            answer.failed(Lost(unseen=self.is_used and self._in_head and not self._head))
-            self._answer = answer.link = None
 
     def pause_writing(self) -> None:
         """The upstream doesn't read as fast as it is written to."""
@@ -253,6 +264,7 @@ class Link(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come, or a trailer, which nobody asks for."""
         if self._in_head and self._answer is not None:
+            value = value.rstrip(b" \t")
             self._answer.headers.add(name.decode("latin-1"), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
@@ -260,13 +272,16 @@ class Link(asyncio.Protocol):
         answer, status = self._answer, self._parser.get_status_code()
         if answer is None:
             return
-        if status < 200:
+        if 100 <= status < 200:
             answer.headers.clear()
             return
-        self._in_head = False
+        if not 200 <= status < 600:
+            raise NotHttp(f"there is no status {status}")  # to the parser, which comes back with it
+        self._in_head, self._beside = False, 0
         answer.status = status
         headers = answer.headers
-        self._until_closed = not ("content-length" in headers or "transfer-encoding" in headers)
+        is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._until_closed = not (is_chunked or "content-length" in headers)
         if self._without_body:
             self._complete()  # its parser waits for one: it can't serve again
         else:
@@ -274,6 +289,7 @@ class Link(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body has come."""
+        self._beside = 0
         if self._answer is not None:
             self._answer.came(body)
 
@@ -297,22 +313,40 @@ class Link(asyncio.Protocol):
             self.is_used = True
             self._pool.keep(self)
 
+    def _ended(self, why: Exception | None) -> None:
+        """Nothing more comes: the answer is whole if that is how it ends, else it is lost."""
+        answer = self._answer
+        if answer is None:
+            return
+        if self._until_closed and not self._is_lost and (why is None or self._upload):
+            self._complete()
+            return
+        is_first = self._in_head and not self._beside
+        unseen = is_first and self.is_used and not (why or self._upload or self._is_lost)
+        answer.failed(Lost(why, unseen=unseen))
+        self._answer = answer.link = None
+
     def _broken(self, error: Exception) -> None:
         if self._answer is not None:
             self._answer.failed(error)
         self.abort()
 
-    async def _uploaded(self, body: bytes | AsyncIterable[bytes], *, is_sized: bool) -> None:
-        write = self._transport.write
+    async def _uploaded(self, body: bytes | AsyncIterable[bytes], size: int | None) -> None:
+        write, sent = self._transport.write, 0
         try:
             async for piece in _pieces(body) if isinstance(body, bytes) else body:
                 if not piece:
                     continue  # an empty chunk would be the end
-                write(piece if is_sized else b"%x\r\n%b\r\n" % (len(piece), piece))
+                sent += len(piece)
+                if size is not None and sent > size:
+                    break
+                write(piece if size is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
                 if self._writable is not None:
                     await self._writable
-            if not is_sized:
+            if size is None:
                 write(b"0\r\n\r\n")
+            elif sent != size:
+                raise InvalidRequest("the body isn't as long as its content-length says")
             self._upload = None
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer is told
             self._broken(error)
@@ -325,27 +359,33 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self._host, self._port, self._context = host, port, context
         self._links: set[Link] = set()
-        self._idle: list[Link] = []
+        self._idle: dict[Link, None] = {}
+        """In the order of their use."""
         self._sweeping: asyncio.TimerHandle | None = None
+        self._lookup: asyncio.Task[list[Any]] | None = None
+        self._known_until = 0.0
 
     def idle(self) -> Link | None:
         """The connection that was used last, where one is idle."""
         while self._idle:
-            link = self._idle.pop()
+            link, _ = self._idle.popitem()
             if not link.is_lost:
                 return link
         return None
 
     async def made(self) -> Link:
         """A new connection. Raises OSError."""
-        loop = self.loop
-        infos = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        sock = await aiohappyeyeballs.start_connection(
-            infos, happy_eyeballs_delay=_STAGGER, interleave=1, loop=loop
-        )
+        infos = await self._addresses()
         try:
-            name = self._host if self._context else None
-            _, link = await loop.create_connection(
+            sock = await aiohappyeyeballs.start_connection(
+                infos, happy_eyeballs_delay=_STAGGER, interleave=1, loop=self.loop
+            )
+        except OSError:
+            self._known_until = 0.0  # perhaps it is elsewhere by now
+            raise
+        try:
+            name = self._host.rstrip(".") if self._context else None
+            _, link = await self.loop.create_connection(
                 lambda: Link(self), sock=sock, ssl=self._context, server_hostname=name
             )
         except BaseException:
@@ -357,15 +397,14 @@ class Pool:
     def keep(self, link: Link) -> None:
         """It is idle now."""
         link.idle_since = self.loop.time()
-        self._idle.append(link)
+        self._idle[link] = None
         if self._sweeping is None:
             self._sweeping = self.loop.call_later(_IDLE, self._sweep)
 
     def forget(self, link: Link) -> None:
         """It is closed."""
         self._links.discard(link)
-        if link in self._idle:
-            self._idle.remove(link)
+        self._idle.pop(link, None)
 
     def close(self) -> None:
         """Close all."""
@@ -377,13 +416,29 @@ class Pool:
         self._idle.clear()
 
     def _sweep(self) -> None:
-        """Close those that have been idle for long; they stand in the order of their use."""
+        """Close those that have been idle for long."""
         self._sweeping = None
-        while self._idle and self.loop.time() - self._idle[0].idle_since >= _IDLE:
-            self._idle.pop(0).abort()
-        if self._idle:
-            due = self._idle[0].idle_since + _IDLE
-            self._sweeping = self.loop.call_at(due, self._sweep)
+        for link in list(self._idle):
+            if (due := link.idle_since + _IDLE) > self.loop.time():
+                self._sweeping = self.loop.call_at(due, self._sweep)
+                return
+            del self._idle[link]
+            link.abort()
+
+    async def _addresses(self) -> list[Any]:
+        """Where the host is: looked up once for all that ask, and known for a while."""
+        lookup = self._lookup
+        if lookup is None or (lookup.done() and self.loop.time() >= self._known_until):
+            self._lookup = lookup = self.loop.create_task(self._looked_up())
+        return await asyncio.shield(lookup)
+
+    async def _looked_up(self) -> list[Any]:
+        try:
+            found = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            raise OSError("no host can have that name") from None
+        self._known_until = self.loop.time() + _KNOWN
+        return list(found)
 
 
 async def _pieces(body: bytes) -> AsyncIterable[bytes]:

@@ -169,7 +169,11 @@ class OpenAICompatible:
         if unreadable(exchange):  # nor can a key that is in it be seen
             with closing(exchange):
                 raise await _refusal(exchange)
-        return await Told.of(exchange, [self._key])
+        try:
+            return await Told.of(exchange, [self._key])
+        except BaseException:
+            exchange.close()
+            raise
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -70,7 +70,7 @@ class Upload:
     def __init__(self, scope: Scope, receive: Receive, headers: dict[str, str]) -> None:
         self.headers = headers
         self.overheard: Overheard | None = None
-        self.is_overdue = False
+        self.is_overdue = self._is_broken_off = False
         self._scope = scope
         self._receive = receive
         settings: Settings = scope["service"].settings
@@ -103,11 +103,13 @@ class Upload:
         if not self.is_coming:
             return
         if (await self.receive())["type"] == "http.disconnect":
-            raise InvalidRequest("the client left before its request was complete", status=499)
+            raise _left()
         self.check()
 
     def check(self) -> None:
-        """Raise TooSlow where the body has stood still for too long."""
+        """Raise InvalidRequest where the rest of the body won't come: what is there isn't all."""
+        if self._is_broken_off:
+            raise _left()
         if self.is_overdue:
             raise too_slow(self._patience)
 
@@ -128,6 +130,8 @@ class Upload:
                 message = dict(await self._receive())
         except TimeoutError:
             self.is_overdue = True
+        if message["type"] == "http.disconnect":
+            self._is_broken_off = True
         self.is_coming = message.get("more_body", False)
         self._take_in(message.get("body", b""))
         return message
@@ -172,13 +176,17 @@ async def _parts(receive: Receive, limit: int) -> list[bytes]:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise InvalidRequest("the client left before its request was complete", status=499)
+            raise _left()
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
             raise _too_large(limit)
         more = message.get("more_body", False)
     return parts
+
+
+def _left() -> InvalidRequest:
+    return InvalidRequest("the client left before its request was complete", status=499)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -84,7 +84,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamErr
 
 
 def _redirect(status: int, headers: Mapping[str, str]) -> UpstreamError:
-    target = re.split(r"[?#]", headers.get("Location", "elsewhere"), maxsplit=1)[0]
+    raw = headers.get("Location", "elsewhere").encode("latin-1", "replace")
+    target = re.split(r"[?#]", raw.decode("utf-8", "replace"), maxsplit=1)[0]
     target = re.sub(r"//[^/]*@", "//", target)
     return UpstreamBroken(
         f"the upstream redirects ({_phrase(status)}) to {target}, which isn't followed, since "
@@ -202,7 +203,7 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets; one shorter than 8 is a placeholder, and part of words."""
     for secret in secrets:
         if len(secret) >= 8:
-            text = text.replace(secret, "[redacted]")
+            text = re.sub(re.escape(secret), "[redacted]", text, flags=re.IGNORECASE)
     return text
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import ssl
+import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 import trustme
@@ -106,6 +110,9 @@ ANSWERS = {
     "chunked": (CHUNKED + b"1\r\no\r\n1;x=y\r\nk\r\n0\r\n\r\n", (200, b"ok")),
     "chunked, with trailers": (CHUNKED + b"2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n", (200, b"ok")),
     "empty": (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"")),
+    "lines that end in LF alone": (b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok", (200, b"ok")),
+    "padded sizes": (CHUNKED + b"2  \r\nok\r\n0\r\n\r\n", (200, b"ok")),
+    "a folded header": (OK.replace(b"\r\n\r\n", b"\r\nx-a: 1\r\n  2\r\n\r\n"), (200, b"ok")),
     "without a phrase": (b"HTTP/1.1 200\r\ncontent-length: 2\r\n\r\nok", (200, b"ok")),
     "said ahead": (
         b"HTTP/1.1 102 Wait\r\nx-wait: 1\r\n\r\nHTTP/1.1 103 Hint\r\n\r\n" + OK,
@@ -182,6 +189,7 @@ def linked() -> tuple[http1.Link, Kept]:
     ("said", "then", "expected"),
     [
         (b"HTTP/1.1 200 OK\r\n\r\nok", "close", b"ok"),  # its end is the connection's
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nok", "close", b"ok"),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "hold", b"ok"),
         (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", "hold", b"ok"),
     ],
@@ -207,6 +215,8 @@ BROKEN = {
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
     "a length and chunks": CHUNKED[:-2] + b"content-length: 2\r\n\r\n",
     "another protocol": b"HTTP/1.1 101 So\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    "status 99": b"HTTP/1.1 099 Odd\r\ncontent-length: 2\r\n\r\nok",
+    "status 999": b"HTTP/1.1 999 Odd\r\ncontent-length: 2\r\n\r\nok",
     "an endless head": b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"a" * 300_000,
 }
 
@@ -222,6 +232,7 @@ MID = {
     "short": b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",
     "without a last chunk": CHUNKED + b"2\r\nok\r\n",
     "no chunk": CHUNKED + b"zz\r\n",
+    "an endless trailer": CHUNKED + b"2\r\nok\r\n0\r\nx-a: " + b"a" * 600_000,
 }
 
 
@@ -249,6 +260,103 @@ async def test_an_idle_connection_that_turns_out_closed_is_replaced_once() -> No
     async with serving(made) as (server, http):
         assert [await whole(http) for _ in range(2)] == [(200, b"ok")] * 2
         assert (server.connections, len(server.requests)) == (2, 3)
+
+
+async def test_a_request_that_was_seen_is_never_sent_again() -> None:
+    """A reset isn't the end in good order that an idle connection comes to."""
+
+    def made(server: Server) -> Talk:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await server.request(reader)
+            writer.write(OK)
+            await server.request(reader)
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+        return talk
+
+    async with serving(made) as (server, http):
+        await whole(http)
+        with pytest.raises(UpstreamUnreachable, match="connection reset by peer"):
+            await whole(http)
+        assert len(server.requests) == 2
+
+
+async def test_a_large_request_that_was_seen_in_part_is_never_sent_again() -> None:
+    def made(server: Server) -> Talk:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await server.request(reader)
+            writer.write(OK)
+            await reader.readexactly(1000)
+
+        return talk
+
+    async with serving(made) as (server, http):
+        await whole(http)
+        with pytest.raises(UpstreamUnreachable):
+            await whole(http, body=b"x" * 5_000_000)
+        assert server.connections == 1
+
+
+async def test_closing_ends_what_is_under_way_and_sends_nothing_again() -> None:
+    def made(server: Server) -> Talk:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await server.request(reader)
+            writer.write(OK)
+            await server.request(reader)
+            await reader.read()
+
+        return talk
+
+    async with serving(made) as (server, http):
+        await whole(http)
+        asking = asyncio.create_task(whole(http))
+        await asyncio.sleep(0.05)
+        await http.aclose()
+        with pytest.raises(UpstreamUnreachable):
+            await asking
+        assert (server.connections, len(server.requests)) == (1, 2)
+        assert await whole(http) == (200, b"ok")  # and it may be opened again
+
+
+async def test_an_upstream_that_closes_without_reading_is_not_waited_for() -> None:
+    def made(_: Server) -> Talk:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write_eof()
+            await asyncio.Event().wait()
+
+        return talk
+
+    async with serving(made) as (_, http):
+        with pytest.raises(UpstreamUnreachable):
+            await asyncio.wait_for(whole(http, body=b"x" * 20_000_000), 5)
+
+
+async def test_a_host_is_looked_up_once_for_all_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def counted(host: str, *more: Any, **options: Any) -> Any:
+        asked.append(host)
+        time.sleep(0.05)
+        return look_up(host, *more, **options)
+
+    async with serving(saying(OK, OK)) as (server, _):
+        http = Http(server.url.replace("127.0.0.1", "localhost"), 5)
+        monkeypatch.setattr(socket, "getaddrinfo", counted)
+        try:
+            assert await asyncio.gather(*[whole(http) for _ in range(30)]) == [(200, b"ok")] * 30
+            assert asked.count("localhost") == 1
+        finally:
+            await http.aclose()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "nowhere.invalid"])
+async def test_a_host_that_cannot_be_is_said_to_be_out_of_reach(host: str) -> None:
+    with pytest.raises(UpstreamUnreachable, match="can't reach"):
+        await whole(Http(f"http://{host}/v1", 5))
 
 
 @pytest.mark.parametrize("first", [OK, b"HTTP/1.1 204 No Content\r\n\r\n"])
@@ -345,6 +453,14 @@ async def test_an_answer_may_come_before_its_request_is_up() -> None:
         assert await whole(http, body=endless()) == (413, b"big")
         assert await whole(http, body=endless()) == (413, b"big")
         assert server.connections == 2  # a half-sent request is never followed by another
+
+
+@pytest.mark.parametrize("body", [b"too long for that", b"short"])
+async def test_a_body_is_as_long_as_was_said_or_an_error(body: bytes) -> None:
+    async with serving(saying(OK)) as (server, http):
+        with pytest.raises(InvalidRequest, match="isn't as long"):
+            await http.open("POST", "/x", {"content-length": "10"}, piecewise(body))
+        assert all(b"too long" not in request for request in server.requests)
 
 
 async def test_what_a_body_raises_ends_its_request_and_comes_out() -> None:
@@ -453,7 +569,7 @@ async def test_no_header_makes_another(headers: Mapping[str, str]) -> None:
 
 async def test_headers_go_up_byte_for_byte_and_come_down_so() -> None:
     tricky = "caf\xc3\xa9 \x80"  # UTF-8 and a lone byte, as a server reads them
-    said = b"HTTP/1.1 200 OK\r\nx-b: " + tricky.encode("latin-1") + b"\r\ncontent-length: 0\r\n\r\n"
+    said = OK.replace(b"200 OK\r\n", b"200 OK\r\nx-b:  " + tricky.encode("latin-1") + b" \t\r\n")
     async with serving(saying(said)) as (server, http):
         exchange = await http.open("GET", "/x?q=%20+", {"x-a": tricky})
         assert exchange.headers["X-B"] == tricky

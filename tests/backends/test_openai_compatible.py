@@ -259,6 +259,13 @@ async def test_a_key_that_the_upstream_repeats_is_not_told(status, key):
     assert "Incorrect API key: [redacted]" in json.dumps(error.body())
 
 
+async def test_a_key_in_another_case_is_not_told_either():
+    reply = answer(b"x", content_type=f"text/{KEY.upper()}")
+    async with serving(reply, upstream_key=KEY.upper()) as (_, remote):
+        error = await failure(remote.complete(ASK))
+    assert KEY not in (json.dumps(error.body()) + str(error)).lower()
+
+
 # No connection
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -116,6 +117,42 @@ async def test_an_upload_is_passed_on_before_it_is_complete() -> None:
     ):
         assert got.status == 200
     assert on.upstream.seen[0].body == b"x" * 100_000 + b"y" * 100_000
+
+
+async def test_an_upload_that_its_client_breaks_off_is_never_passed_off_as_whole() -> None:
+    heard = bytearray()
+    ended = asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while part := await reader.read(65536):
+                heard.extend(part)
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0) as upstream:
+        port = upstream.sockets[0].getsockname()[1]
+        async with serving(Settings(upstream=f"http://127.0.0.1:{port}/v1")) as url:
+            at = URL(url)
+            _, client = await asyncio.open_connection(at.host, at.port)
+            client.write(b"POST /v1/files HTTP/1.1\r\nhost: 127.0.0.1\r\n")
+            client.write(b"content-type: multipart/form-data; boundary=x\r\n")
+            client.write(b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+            await asyncio.sleep(0.2)
+            client.close()
+            await asyncio.wait_for(ended.wait(), 5)
+    assert b"\r\n4\r\nhalf\r\n" in heard
+    assert b"\r\n0\r\n" not in heard
+
+
+async def test_an_error_that_never_ends_leaves_no_connection_behind() -> None:
+    """With a key of the proxy's own an error is read before it is passed on."""
+    held = Reply([b"{"], status=400, then="hold")
+    async with proxy(lambda _: held, upstream_key="sk-operator-0123456789") as on:
+        asking = asyncio.create_task(on.session.post(f"{on.url}/embeddings", json={}))
+        await asyncio.wait_for(on.upstream.holding.wait(), 5)
+        asking.cancel()
+        await asyncio.wait_for(on.upstream.gone.wait(), 5)
 
 
 async def test_a_client_that_leaves_ends_the_upstreams_work() -> None:
