@@ -109,11 +109,12 @@ class Http:
         """
         target = self._targets.get(path) or self._target(path)
         told = _told(method, headers, body)
-        head, size = self._head(f"{method} {target}", told), int(told.get("content-length", -1))
-        ask = partial(_begun, method=method, head=head, body=body, size=None if size < 0 else size)
+        head = self._head(f"{method} {target}", told)
+        size = int(told["content-length"]) if "content-length" in told else None
+        ask = partial(_begun, method=method, head=head, body=body, size=size)
         pool = self._opened()
         try:
-            link = pool.idle() or await self._made(pool)
+            link = pool.take() or await self._made(pool)
             try:
                 answer = await ask(link)
             except Lost as lost:

@@ -144,16 +144,16 @@ class Link(asyncio.Protocol):
         self._pool = pool
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
-        self._upload: asyncio.Task[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
         self._parser.set_dangerous_leniencies(  # what other clients take, and some servers send
             lenient_headers=True,
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
+        self._answer: Answer | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
         self._in_head = self._is_large = self._is_paused = self._is_lost = False
-        self._beside = 0  # bytes that have come since the last of a body
+        self._beside = 0  # bytes read since any of a body: of a head, a trailer, or of sizes
         self._without_body = False
         self._until_closed = False
         self.is_used = False
@@ -183,9 +183,9 @@ class Link(asyncio.Protocol):
         return answer
 
     @property
-    def is_lost(self) -> bool:
-        """Whether it can't be used any more."""
-        return self._is_lost or self._transport.is_closing()
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return not (self._is_lost or self._transport.is_closing())
 
     def resume(self) -> None:
         """Let more come."""
@@ -196,7 +196,7 @@ class Link(asyncio.Protocol):
     def abort(self) -> None:
         """End it at once: what is unsent is not sent, what is unread not read."""
         if self._is_large and (self._answer or self._upload):
-            # The kernel would hold what is sent until an upstream reads it that may never do so.
+            # Else the kernel holds what is sent until an upstream reads it that may never do so.
             with suppress(OSError):
                 raw: socket.socket = self._transport.get_extra_info("socket")
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FORGET)
@@ -230,7 +230,7 @@ class Link(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
-        """The upstream says no more, which may be an answer's end; nor does it read any more."""
+        """The upstream says no more, which may be an answer's end, and is told no more either."""
         self._ended(None)
         self.abort()
 
@@ -280,7 +280,8 @@ class Link(asyncio.Protocol):
         self._in_head, self._beside = False, 0
         answer.status = status
         headers = answer.headers
-        is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        coded = ",".join(headers.getall("transfer-encoding", ())).lower()
+        is_chunked = coded.rpartition(",")[2].strip() == "chunked"
         self._until_closed = not (is_chunked or "content-length" in headers)
         if self._without_body:
             self._complete()  # its parser waits for one: it can't serve again
@@ -318,7 +319,8 @@ class Link(asyncio.Protocol):
         answer = self._answer
         if answer is None:
             return
-        if self._until_closed and not self._is_lost and (why is None or self._upload):
+        # Whoever closes with an upload unread resets the connection, good as its answer may be.
+        if self._until_closed and (why is None or self._upload):
             self._complete()
             return
         is_first = self._in_head and not self._beside
@@ -333,20 +335,23 @@ class Link(asyncio.Protocol):
 
     async def _uploaded(self, body: bytes | AsyncIterable[bytes], size: int | None) -> None:
         write, sent = self._transport.write, 0
+        wrong = "the body isn't as long as its content-length says"
         try:
             async for piece in _pieces(body) if isinstance(body, bytes) else body:
                 if not piece:
                     continue  # an empty chunk would be the end
                 sent += len(piece)
                 if size is not None and sent > size:
-                    break
+                    raise InvalidRequest(wrong)
+                if not self.is_open:
+                    return
                 write(piece if size is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
                 if self._writable is not None:
                     await self._writable
             if size is None:
                 write(b"0\r\n\r\n")
             elif sent != size:
-                raise InvalidRequest("the body isn't as long as its content-length says")
+                raise InvalidRequest(wrong)
             self._upload = None
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer is told
             self._broken(error)
@@ -362,14 +367,15 @@ class Pool:
         self._idle: dict[Link, None] = {}
         """In the order of their use."""
         self._sweeping: asyncio.TimerHandle | None = None
-        self._lookup: asyncio.Task[list[Any]] | None = None
+        self._lookup: asyncio.Task[list[Any] | OSError] | None = None
+        self._known: list[Any] = []
         self._known_until = 0.0
 
-    def idle(self) -> Link | None:
-        """The connection that was used last, where one is idle."""
+    def take(self) -> Link | None:
+        """The connection that was used last, where one is idle; it is idle no more."""
         while self._idle:
             link, _ = self._idle.popitem()
-            if not link.is_lost:
+            if link.is_open:
                 return link
         return None
 
@@ -380,18 +386,22 @@ class Pool:
             sock = await aiohappyeyeballs.start_connection(
                 infos, happy_eyeballs_delay=_STAGGER, interleave=1, loop=self.loop
             )
-        except OSError:
-            self._known_until = 0.0  # perhaps it is elsewhere by now
+            link = await self._linked(sock)
+        except BaseException:
+            self._known_until = 0.0  # perhaps the host is elsewhere by now
             raise
+        self._links.add(link)
+        return link
+
+    async def _linked(self, sock: socket.socket) -> Link:
+        name = self._host.rstrip(".") if self._context else None
         try:
-            name = self._host.rstrip(".") if self._context else None
             _, link = await self.loop.create_connection(
                 lambda: Link(self), sock=sock, ssl=self._context, server_hostname=name
             )
         except BaseException:
             sock.close()
             raise
-        self._links.add(link)
         return link
 
     def keep(self, link: Link) -> None:
@@ -427,18 +437,26 @@ class Pool:
 
     async def _addresses(self) -> list[Any]:
         """Where the host is: looked up once for all that ask, and known for a while."""
-        lookup = self._lookup
-        if lookup is None or (lookup.done() and self.loop.time() >= self._known_until):
-            self._lookup = lookup = self.loop.create_task(self._looked_up())
-        return await asyncio.shield(lookup)
+        if self.loop.time() < self._known_until:
+            return self._known
+        if self._lookup is None:
+            self._lookup = self.loop.create_task(self._looked_up())
+        found = await asyncio.shield(self._lookup)
+        if isinstance(found, OSError):  # for each its own: an error holds the frames on its way
+            raise type(found)(*found.args)
+        return found
 
-    async def _looked_up(self) -> list[Any]:
+    async def _looked_up(self) -> list[Any] | OSError:
         try:
             found = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except UnicodeError:
-            raise OSError("no host can have that name") from None
-        self._known_until = self.loop.time() + _KNOWN
-        return list(found)
+            return OSError("no host can have that name")
+        except OSError as error:
+            return error.with_traceback(None)
+        finally:
+            self._lookup = None
+        self._known, self._known_until = list(found), self.loop.time() + _KNOWN
+        return self._known
 
 
 async def _pieces(body: bytes) -> AsyncIterable[bytes]:

@@ -114,7 +114,11 @@ class Upload:
             raise too_slow(self._patience)
 
     def body(self) -> AsyncGenerator[bytes, None] | bytes | None:
-        """All of it where it has come, else its parts as they come; None where there is none."""
+        """All of it where it has come, else its parts as they come; None where there is none.
+
+        Raises what `check` raises.
+        """
+        self.check()
         if self.is_coming:
             return self._parts()
         return b"".join(self._ahead) if self._is_there else None

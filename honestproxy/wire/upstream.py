@@ -201,8 +201,9 @@ def _finishes(data: bytes) -> bool:
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets; one shorter than 8 is a placeholder, and part of words."""
+    lowered = text.lower()
     for secret in secrets:
-        if len(secret) >= 8:
+        if len(secret) >= 8 and secret.lower() in lowered:
             text = re.sub(re.escape(secret), "[redacted]", text, flags=re.IGNORECASE)
     return text
 

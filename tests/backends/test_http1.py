@@ -232,6 +232,9 @@ MID = {
     "short": b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",
     "without a last chunk": CHUNKED + b"2\r\nok\r\n",
     "no chunk": CHUNKED + b"zz\r\n",
+    "cut off, its codings in two lines": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel"
+    ),
     "an endless trailer": CHUNKED + b"2\r\nok\r\n0\r\nx-a: " + b"a" * 600_000,
 }
 
@@ -351,6 +354,26 @@ async def test_a_host_is_looked_up_once_for_all_that_ask(monkeypatch: pytest.Mon
             assert asked.count("localhost") == 1
         finally:
             await http.aclose()
+
+
+async def test_a_look_up_that_fails_is_told_to_all_and_the_next_may_succeed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look_up, works = socket.getaddrinfo, False
+
+    def failing(host: str, *more: Any, **options: Any) -> Any:
+        if not works:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *more, **options)
+
+    async with serving(saying(OK)) as (server, _):
+        http = Http(server.url.replace("127.0.0.1", "localhost"), 5)
+        monkeypatch.setattr(socket, "getaddrinfo", failing)
+        failed = await asyncio.gather(*[whole(http) for _ in range(3)], return_exceptions=True)
+        assert ["name or service not known" in str(error).lower() for error in failed] == [True] * 3
+        works = True
+        assert await whole(http) == (200, b"ok")
+        await http.aclose()
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "nowhere.invalid"])

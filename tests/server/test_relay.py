@@ -145,6 +145,23 @@ async def test_an_upload_that_its_client_breaks_off_is_never_passed_off_as_whole
     assert b"\r\n0\r\n" not in heard
 
 
+async def test_an_upload_that_stalls_in_the_queue_is_never_passed_off_as_whole() -> None:
+    held = Reply([b"{"], then="hold")
+    limits = {"max_concurrency": 1, "body_timeout": 0.2, "queue_timeout": 10.0}
+    async with proxy(lambda _: held, **limits) as on:
+        first = asyncio.create_task(on.session.post(f"{on.url}/embeddings", json={}))
+        await asyncio.wait_for(on.upstream.holding.wait(), 5)
+        at = URL(on.url)
+        reader, client = await asyncio.open_connection(at.host, at.port)
+        client.write(b"POST /v1/files HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 5000\r\n")
+        client.write(b"content-type: multipart/form-data; boundary=x\r\n\r\nhalf")
+        await asyncio.sleep(0.5)
+        (await first).close()
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 5)
+        client.close()
+    assert [seen.path for seen in on.upstream.seen] == ["/v1/embeddings"]
+
+
 async def test_an_error_that_never_ends_leaves_no_connection_behind() -> None:
     """With a key of the proxy's own an error is read before it is passed on."""
     held = Reply([b"{"], status=400, then="hold")
