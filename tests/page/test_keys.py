@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from honestproxy.server.access import keys
 from tests.browser import compared, opened, text
@@ -33,7 +33,7 @@ async def test_it_asks_for_a_key_uses_it_and_forgets_it_with_the_tab(
             await page.fill("#own-key", key)
             await page.click("#door button")
             await page.wait_for_selector("#door", state="hidden")
-            await page.wait_for_function("document.querySelector('#model').value === 'm'")
+            await expect(page.locator("#model")).to_have_value("m")
             await compared(page)
             assert await text(page, f"{RAW} .text") == DRAFT
             await page.reload()
@@ -66,7 +66,7 @@ async def test_an_upstreams_own_refusal_does_not_ask_for_one(
     async with proxy(script(draft=refused), keys=file) as on, opened(browser, on) as page:
         await page.fill("#own-key", key)
         await page.click("#door button")
-        await page.wait_for_function("document.querySelector('#model').value === 'm'")
+        await expect(page.locator("#model")).to_have_value("m")
         await compared(page)
         assert "401 · invalid_api_key" in await text(page, f"{RAW} .error")
         assert not await page.is_visible("#door")
