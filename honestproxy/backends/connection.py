@@ -15,8 +15,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from honestproxy import __version__
-from honestproxy.backends.http1 import Answer, Body, Link, Lost, NotHttp, Pool
+from honestproxy.backends.http1 import Answer, Body, Link, Lost, NotHttp
 from honestproxy.backends.packed import UNPACKED, coding, unpacked, without_coding
+from honestproxy.backends.pool import Pool
 from honestproxy.errors import (
     InvalidRequest,
     SettingsError,

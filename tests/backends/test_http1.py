@@ -17,7 +17,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from honestproxy.backends import http1
+from honestproxy.backends import http1, pool
 from honestproxy.backends.connection import Http
 from honestproxy.errors import InvalidRequest, UpstreamBroken, UpstreamError, UpstreamUnreachable
 
@@ -133,12 +133,12 @@ async def test_answers_are_read_and_their_connection_serves_again(name: str) -> 
 @given(name=st.sampled_from(sorted(ANSWERS)), cuts=st.lists(st.integers(1, 120), max_size=4))
 async def test_where_the_network_cuts_an_answer_never_matters(name: str, cuts: list[int]) -> None:
     said, (status, body) = ANSWERS[name]
-    link, pool = linked()
+    link, keeper = linked()
     answer = link.ask(b"", None)
     edges = [0, *sorted({cut for cut in cuts if cut < len(said)}), len(said)]
     for start, end in itertools.pairwise(edges):
         link.data_received(said[start:end])
-    assert (answer.status, answer.is_whole, pool.kept) == (status, True, [link])
+    assert (answer.status, answer.is_whole, keeper.kept) == (status, True, [link])
     assert b"".join(answer._parts) == body
     assert "x-wait" not in answer.headers
     assert "x-sum" not in answer.headers
@@ -167,7 +167,7 @@ class Wire(asyncio.Transport):
         self.done.append("resume")
 
 
-class Kept(http1.Pool):
+class Kept(pool.Pool):
     """A pool that writes down what it is given back."""
 
     def __init__(self) -> None:
@@ -179,10 +179,10 @@ class Kept(http1.Pool):
 
 
 def linked() -> tuple[http1.Link, Kept]:
-    pool = Kept()
-    link = http1.Link(pool)
+    kept = Kept()
+    link = http1.Link(kept)
     link.connection_made(Wire())
-    return link, pool
+    return link, kept
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ async def test_what_comes_unasked_ends_the_connection_and_answers_nothing() -> N
 
 
 async def test_an_idle_connection_is_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "_IDLE", 0.05)
+    monkeypatch.setattr(pool, "_IDLE", 0.05)
     async with serving(saying(OK, OK)) as (server, http):
         assert await whole(http) == (200, b"ok")
         await asyncio.sleep(0.2)
