@@ -303,16 +303,7 @@ async def test_a_large_request_that_was_seen_in_part_is_never_sent_again() -> No
 
 
 async def test_closing_ends_what_is_under_way_and_sends_nothing_again() -> None:
-    def made(server: Server) -> Talk:
-        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await server.request(reader)
-            writer.write(OK)
-            await server.request(reader)
-            await reader.read()
-
-        return talk
-
-    async with serving(made) as (server, http):
+    async with serving(saying(OK, b"")) as (server, http):
         await whole(http)
         asking = asyncio.create_task(whole(http))
         await asyncio.sleep(0.05)

@@ -44,11 +44,8 @@ class Noted:
         doubts = honesty.doubts if honesty else None
         reason = _reason(honesty, whole=recording is not None) if honesty else None
         self.id = trace.id if trace else new_id()
-        self.weight = 1
-        self._texts: _Texts | None = None
-        if recording is not None:
-            self._texts = _Texts(recording, honesty, account.failed, redaction)
-            self.weight = recording.size + _STEP * len(steps)
+        self.weight = 1 if recording is None else recording.size + _STEP * len(steps)
+        self._texts = recording and _Texts(recording, honesty, account.failed, redaction)
         self._row = Row(
             id=self.id,
             created=trace.created if trace else time.time() - account.seconds,
