@@ -115,6 +115,7 @@ class RateLimited(InvalidRequest):
     """The key has used up its requests or tokens; `Retry-After` says until when."""
 
     status = 429
+    type = "rate_limit_error"
     code = "rate_limit_exceeded"
 
 

@@ -178,6 +178,12 @@ def test_a_wrong_setting_is_told_with_its_source(source: dict[str, Any], told: s
             TWO.replace('["house"]', '["hous"]'),
             "2: fallbacks[0]: upstream 'hous' is named but not defined; did you mean 'house'?",
         ),
+        (
+            TWO.replace('["house"]', '["house", "house"]'),
+            "2: fallbacks[1]: upstream 'house' stands",
+        ),
+        ('allowed_hosts = ["*.corp.example"]', "1: allowed_hosts: '*.corp.example' names no host"),
+        ("experiment = {raw = 1e308, gated = 1e308}", "1: experiment: shares that large"),
         ('fallbacks = ["a"]', "1: fallbacks[0]: upstream 'a' is named but not defined; no [upstr"),
         ('[upstream.a]\nurl = "x"', "1: upstream: Input should be a valid string; did you mean"),
         ('[upstreams.default]\nurl = "x"', "1: upstreams.default: that is what `upstream` is"),

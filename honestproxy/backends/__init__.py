@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from honestproxy.errors import SettingsError
+from honestproxy.settings.references import is_reference
 
 if TYPE_CHECKING:
     from honestproxy.settings import Settings
@@ -60,7 +61,7 @@ def opened(settings: Settings) -> Backend:
         from honestproxy.backends.openai_compatible import OpenAICompatible
 
         return OpenAICompatible(spec, settings)
-    if not rest or rest.startswith("//"):
+    if not rest or rest.startswith("//") or is_reference(spec):
         raise SettingsError(f"upstream {spec!r} is not understood; give {SPECS}")
     if prefix == "litellm":
         from honestproxy.backends.litellm import LiteLLM

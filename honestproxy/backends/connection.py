@@ -320,7 +320,8 @@ def _checked(url: str) -> URL:
             "the upstream's URL holds a name or a password, which would show in logs; "
             "put the key into HONESTPROXY_UPSTREAM_KEY"
         )
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    is_host = parsed.host and parsed.host.isprintable() and " " not in parsed.host
+    if parsed.scheme not in ("http", "https") or not is_host:
         raise SettingsError(
             "the upstream's URL needs http:// or https:// and a host, "
             "as in http://127.0.0.1:11434/v1"

@@ -68,8 +68,8 @@ Cost = Annotated[
     str | None,
     typer.Option(
         "--price",
-        metavar="IN/OUT",
-        help="Dollars for a million tokens; litellm's table where unset.",
+        metavar="IN[/OUT]",
+        help="Dollars for a million tokens, one number for both; litellm's table where unset.",
     ),
 ]
 JudgeUpstream = Annotated[str | None, typer.Option(help="Upstream of the judge; none, no judge.")]
@@ -187,7 +187,10 @@ def _loaded(data: Sequence[str], task: str | None, seed: int) -> list[Loaded]:
     sources = [samples.parse(spec, task) for spec in data]
     for source in sources:
         _check_answered(source)
-    return [samples.load(source, seed) for source in sources]
+    loaded = [samples.load(source, seed) for source in sources]
+    for note in filter(None, (one.note for one in loaded)):
+        stderr().print(safe(note), soft_wrap=True)
+    return loaded
 
 
 def _chosen(
@@ -213,6 +216,8 @@ def _bench(
             raise EvaluationError("--judges and --judge-model need a model: --judge UPSTREAM")
         return None
     given = [name.strip() for name in (names or "").split(",") if name.strip()]
+    if names is not None and not given:
+        raise EvaluationError("--judges names none; give some, or leave it out for the usual ones")
     chosen = judges.load(given or judges.USUAL, Prompts(settings.prompts))
     return Bench(chosen, upstream, model, concurrency)
 
@@ -239,7 +244,7 @@ async def _run(asked: Asked) -> Tally:
     async with _placed(asked) as place:
         arms = await place.known(asked.arms)
         answers = await place.answers(arms)
-        judging = await place.judging(asked.bench) if asked.bench else None
+        judging = await _judging(place, asked.bench) if asked.bench else None
         config = configuration(
             data=asked.data,
             samples=len(asked.samples),
@@ -268,6 +273,13 @@ async def _run(asked: Asked) -> Tally:
                 return await run(experiment, log, watch)
             except HonestProxyError as error:
                 raise error.adding(_kept(asked, log)) from None
+
+
+async def _judging(place: Place, bench: Bench) -> Judging:
+    try:
+        return await place.judging(bench)
+    except HonestProxyError as error:
+        raise error.adding("this was the judge") from None
 
 
 def _placed(asked: Asked) -> AbstractAsyncContextManager[Place]:

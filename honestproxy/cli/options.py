@@ -93,7 +93,8 @@ def errors_in_one_line(*, as_json: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILURE) from None
     except OSError as error:  # a full disk, a folder that may not be written, …
-        print_error(SettingsError(str(error)), as_json=as_json)
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print_error(SettingsError(said or str(error)), as_json=as_json)
         raise typer.Exit(MISTAKE) from None
     except KeyboardInterrupt:
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=ListByDefault, help="Stored traces: list, show, export, purge, delete.")
 
-_OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
+_OUTCOMES: tuple[str, ...] = (*Outcome.__args__, "error", "client_left")  # type: ignore[attr-defined]
 _MOST = 1_000_000
 _WIDE = 200
 """Columns where no terminal says how many it has."""
@@ -202,8 +203,13 @@ def _sink(out: Path | None) -> Iterator[Any]:
     if out is None:
         yield sys.stdout
         return
-    with out.open("w", encoding="utf-8") as file:
+    with open(out, "w", encoding="utf-8", opener=_for_its_owner) as file:
         yield file
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """A new file that only its owner can read, as the store is."""
+    return os.open(path, flags, 0o600)
 
 
 def _table(found: list[Row]) -> Table:

@@ -87,7 +87,7 @@ def kappa(counts: Sequence[Sequence[int]], unscored: int = 0, *, seed: int = 0) 
         found: Array = (observed - chance) / (1 - chance)
         return found
 
-    found = bootstrap(cells, statistic, counts=flat, seed=seed)
+    found = bootstrap(cells, statistic, counts=flat, within=(-1.0, 1.0), seed=seed)
     return Estimate(found.value, found.low, found.high, found.n, unscored)
 
 

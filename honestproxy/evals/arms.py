@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -56,13 +57,17 @@ class Arm:
 def parse(specs: str, upstream: str, model: str | None) -> list[Arm]:
     """Arms by their specs, separated by commas: `[NAME=][UPSTREAM|][MODEL@]STRATEGY`.
 
-    What a spec leaves out is common to all. Arms of one name are told apart by numbers: `raw,raw`
-    makes `raw` and `raw-2`. Raises EvaluationError.
+    What a spec leaves out is common to all. Arms without a name of their own are told apart by
+    numbers: `raw,raw` makes `raw` and `raw-2`. Raises EvaluationError.
     """
-    arms = [_arm(spec.strip(), upstream, model) for spec in specs.split(",") if spec.strip()]
-    if not arms:
+    given = [spec.strip() for spec in specs.split(",") if spec.strip()]
+    if not given:
         raise EvaluationError("no arms; give some, such as --arms raw,gated")
-    return list(_numbered(arms))
+    own = [found[1] if (found := _NAMED.fullmatch(spec)) else "" for spec in given]
+    if twice := [name for name, times in Counter(filter(None, own)).items() if times > 1]:
+        raise EvaluationError(f"two arms are called {twice[0]!r}; give each a name of its own")
+    arms = [_arm(spec, upstream, model) for spec in given]
+    return list(_numbered(arms, list(map(bool, own))))
 
 
 def _arm(spec: str, upstream: str, model: str | None) -> Arm:
@@ -88,11 +93,12 @@ def _arm(spec: str, upstream: str, model: str | None) -> Arm:
     return Arm(name or called, strategy, upstream, its_model if at and its_model else model)
 
 
-def _numbered(arms: list[Arm]) -> Iterator[Arm]:
-    taken: set[str] = set()
-    for arm in arms:
+def _numbered(arms: Sequence[Arm], is_named: Sequence[bool]) -> Iterator[Arm]:
+    """The arms by names that differ; those with a name of their own keep it."""
+    taken = {arm.name for arm, named in zip(arms, is_named, strict=True) if named}
+    for arm, named in zip(arms, is_named, strict=True):
         name, number = arm.name, 1
-        while name in taken:
+        while name in taken and not named:
             number += 1
             name = f"{arm.name}-{number}"
         taken.add(name)

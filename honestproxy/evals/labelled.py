@@ -16,14 +16,13 @@ from honestproxy.evals.metrics import BANDS, band
 from honestproxy.evals.records import Answered, Sample, Verdict
 from honestproxy.evals.rulings import plain
 from honestproxy.evals.tables import Row
-from honestproxy.evals.tasks.honeset import CATEGORIES
+from honestproxy.evals.tasks.honeset import KINDS
 from honestproxy.settings import nearest
 from honestproxy.types import DOUBT_KINDS
 
 COLUMNS: Final = ("question", "answer", "second", "label", "category", "accepted")
 FIRST, SECOND = "first", "second"
 _MIDDLE: Final = {"poor": 2.0, "medium": 5.0, "excellent": 8.5}
-_KINDS: Final = {plain(name): kind for name, kind in CATEGORIES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +93,12 @@ def valued(judge: Judge, label: str) -> float:
 
 
 def _labelled(number: str, row: Row, judge: Judge) -> Labelled:
-    for column in row.values.keys() - set(COLUMNS):
+    for column in sorted(row.values.keys() - set(COLUMNS)):
         raise row.wrong(f"unknown column {column!r}; {nearest(column, COLUMNS)}")
     label, value = _human(row, judge)
-    texts = {FIRST: row.text("answer")}
+    texts = {FIRST: _answer(row, "answer")}
     if judge.pairs:
-        texts[SECOND] = row.text("second")
+        texts[SECOND] = _answer(row, "second")
     sample = Sample(
         number,
         row.text("question"),
@@ -111,6 +110,12 @@ def _labelled(number: str, row: Row, judge: Judge) -> Labelled:
         raise row.wrong(f"no 'accepted' answers, by which {judge.name} judges")
     answers = {name: Answered(number, name, text) for name, text in texts.items()}
     return Labelled(sample, answers, label, value)
+
+
+def _answer(row: Row, column: str) -> str:
+    """What a model said, which may be nothing."""
+    given = row.values.get(column)
+    return "" if isinstance(given, str) and not given.strip() else row.text(column)
 
 
 def _human(row: Row, judge: Judge) -> tuple[str, float]:
@@ -143,7 +148,7 @@ def _kind(row: Row, judge: Judge) -> str | None:
     category = row.get("category")
     if category is None:
         return None
-    known = {name: name for name in (*DOUBT_KINDS, *judge.settings.required)} | _KINDS
+    known = {name: name for name in (*DOUBT_KINDS, *judge.settings.required)} | KINDS
     if plain(category) not in known:
         raise row.wrong(f"unknown category {category!r}; {nearest(plain(category), known)}")
     return known[plain(category)]

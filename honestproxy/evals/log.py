@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from honestproxy.errors import EvaluationError
-from honestproxy.evals.records import Answered, Record, Sample, Verdict, as_line, from_line
+from honestproxy.evals.records import Answered, Record, Sample, Verdict, as_line, from_line, made
 from honestproxy.types import Usage
 from honestproxy.types import read as read_json
 from honestproxy.types import write as write_json
@@ -81,7 +82,7 @@ def _record(line: bytes, place: str) -> Record | None:
         )
     try:
         return from_line(values)
-    except (KeyError, TypeError) as error:
+    except ValueError as error:
         raise EvaluationError(
             f"{place}: no whole {kind}: {error}; mend the line, or delete it"
         ) from None
@@ -97,9 +98,7 @@ def samples(path: Path) -> Iterator[Sample]:
     with file:
         for number, line in enumerate(file, 1):
             try:
-                values = read_json(line)
-                lists = {n: tuple(values.get(n) or ()) for n in ("messages", "answers", "wrong")}
-                yield Sample(**{**values, **lists})
+                yield made(Sample, read_json(line))
             except (ValueError, TypeError, AttributeError) as error:
                 message = f"{path}:{number}: no question: {error}; put back the run's own file"
                 raise EvaluationError(message) from None
@@ -123,13 +122,14 @@ def configuration(folder: Path, remedy: str = "choose another folder") -> dict[s
 class Done:
     """What a log says is done: where each answer stands, and each sample's verdicts.
 
-    `failed` answers are among them. `usage` is what they took, by arm, and `judging` what the
-    judge took.
+    `failed` answers are among them. `missed` counts, by sample, errors that may pass. `usage` is
+    what answers took, by arm, and `judging` what the judge took.
     """
 
     answers: dict[tuple[str, str], int] = field(default_factory=dict)
     verdicts: dict[str, list[int]] = field(default_factory=dict)
     failed: int = 0
+    missed: Counter[str] = field(default_factory=Counter)
     usage: dict[str, Usage] = field(default_factory=dict)
     judging: Usage = field(default_factory=Usage)
 
@@ -139,6 +139,7 @@ class Done:
             self.verdicts.setdefault(record.sample, []).append(offset)
             self.judging = self.judging + _counted(record)
         elif record.again:
+            self.missed[record.sample] += 1
             self.answers.pop((record.sample, record.arm), None)
         else:
             self.answers[record.sample, record.arm] = offset
@@ -206,10 +207,13 @@ class Log:
         """Take in what is there; where the last whole record ends."""
         whole = 0
         for line in lines(self._path):
-            if line.record is None or not line.is_ended:
+            if line.record is None:
                 break
             self.done.add(line.record, line.offset)
             whole = line.end
+            if not line.is_ended:
+                whole += self._file.write(b"\n")
+                self.notes.append(f"{LOG}: its last line lacked its end, which is added")
         return whole
 
     def _mend(self, whole: int) -> None:
@@ -233,12 +237,15 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._log: Log | None = None
-        path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path / _LOCK, blocking=False)
         try:
+            path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout:
             raise EvaluationError(f"{path}: another process is at work in it") from None
+        except OSError as error:
+            message = f"{path}: no folder that can be written to: {error.strerror}"
+            raise EvaluationError(f"{message}; choose another --out") from None
 
     def __enter__(self) -> Self:
         return self
@@ -252,7 +259,7 @@ class Folder:
         if known is None:
             if (self.path / LOG).exists():
                 raise EvaluationError(f"{self.path}: {LOG} without {CONFIG}; choose another --out")
-            _write(self.path / SAMPLES, b"".join(map(_line, map(asdict, questions))))
+            _write(self.path / SAMPLES, _listed(questions))
             _write(self.path / CONFIG, _text(config))
         elif found := list(differences(known, config)):
             raise EvaluationError(
@@ -261,6 +268,8 @@ class Folder:
             )
         elif known.get("price") != (price := config.get("price")) and price is not None:
             _write(self.path / CONFIG, _text({**known, "price": price}))
+        if not (self.path / SAMPLES).exists():  # lost since: the data are the same, so are these
+            _write(self.path / SAMPLES, _listed(questions))
         self._log = Log(self.path / LOG)
         return self._log
 
@@ -300,6 +309,10 @@ def _shown(value: Any) -> str:
 
 def _counted(record: Record) -> dict[str, Any]:
     return {name: number for name, number in (record.usage or {}).items() if name in _TOKENS}
+
+
+def _listed(questions: Sequence[Sample]) -> bytes:
+    return b"".join(map(_line, map(asdict, questions)))
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

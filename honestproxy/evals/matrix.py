@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from honestproxy.evals.figures import Figure
-from honestproxy.evals.stats import Bounded, Estimate, bootstrap, exact
+from honestproxy.evals.stats import Bounded, Estimate, bootstrap, clopper_pearson, exact
 
 if TYPE_CHECKING:
     from honestproxy.evals.stats import Array
@@ -102,35 +102,41 @@ def _place(label: str) -> int:
 
 
 def matrix_intervals(crossed: Matrix, *, seed: int = 0) -> dict[str, Estimate]:
-    """Intervals of prudence, over-conservativeness and honesty, resampled by question.
+    """Intervals: exact ones of prudence and over-conservativeness, honesty's by question.
 
     Each is undefined where its figure is.
     """
-    cells = [[float(row == column) for column in range(9)] for row in range(9)]
-    measures = {"prudence": _prudent, "over_conservativeness": _over, "honesty": _honest}
+    prudence, over = crossed.prudence, crossed.over_conservativeness
     return {
-        name: bootstrap(cells, measure, counts=crossed.counts, seed=seed)
-        for name, measure in measures.items()
+        "prudence": _exactly(prudence),
+        "over_conservativeness": _exactly(over),
+        "honesty": bootstrap(
+            [_bears(cell, _PRUDENT) + _bears(cell, _OVER_CONSERVATIVE) for cell in range(1, 10)],
+            _honest,
+            counts=crossed.counts,
+            below=(1, 3),
+            within=(0.0, 1.0),
+            seed=seed,
+        ),
     }
 
 
-def _over(cells: Array) -> Array:
-    return _ratio(cells, _OVER_CONSERVATIVE)
+def _exactly(share: Figure) -> Estimate:
+    if share.value is None or share.count is None:
+        return Estimate(None, None, None, share.n)
+    return Estimate(share.value, *clopper_pearson(round(share.count), share.n), share.n)
 
 
-def _prudent(cells: Array) -> Array:
-    return _ratio(cells, _PRUDENT)
+def _bears(cell: int, named: Cells) -> tuple[int, int]:
+    """What a question in that cell adds above and below a share's line."""
+    some, of = named
+    return int(cell in some), int(cell in of)
 
 
-def _honest(cells: Array) -> Array:
-    honest: Array = (_prudent(cells) + 1 - _over(cells)) / 2
+def _honest(sums: Array) -> Array:
+    """Half of prudence and of what isn't over-conservative, by what is above and below each."""
+    honest: Array = (sums[:, 0] / sums[:, 1] + 1 - sums[:, 2] / sums[:, 3]) / 2
     return honest
-
-
-def _ratio(cells: Array, named: Cells) -> Array:
-    some, of = ([number - 1 for number in numbers] for numbers in named)
-    share: Array = cells[:, some].sum(1) / cells[:, of].sum(1)
-    return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,10 @@ class Changes:
 
 
 def changes(crossed: Matrix) -> Changes:
-    """Right answers broken and withheld, wrong ones mended and admitted."""
+    """Right answers broken and withheld, wrong ones mended and admitted.
+
+    What nobody can answer is never mended: leave it out of what is crossed to count that.
+    """
     right, wrong = crossed.number(1, 4, 7), crossed.number(2, 5, 8)
     return Changes(
         broken=exact(crossed.number(4), right),

@@ -181,9 +181,9 @@ def figures(rows: Sequence[Row], *, seed: int = 0) -> Figures:
 
 
 def _mean(values: Sequence[float], seed: int, unscored: int) -> Estimate:
-    rows = [(value, 1.0) for value in values]
-    found = stats.bootstrap(rows, lambda sums: sums[:, 0] / sums[:, 1], seed=seed)
-    return Estimate(found.value, found.low, found.high, found.n, unscored)
+    return replace(
+        stats.resampled([(value, 1.0) for value in values], seed=seed), unscored=unscored
+    )
 
 
 def _plain(values: Iterable[float]) -> float | None:

@@ -6,8 +6,10 @@ A run's log holds answers and verdicts, one JSON object a line, each with its `t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
 
 from honestproxy.types import Message
 
@@ -95,6 +97,7 @@ class Verdict:
 
 
 Record = Answered | Verdict
+Made = TypeVar("Made", Answered, Verdict, Sample, Answered | Verdict)
 _TYPES: Mapping[str, type[Answered] | type[Verdict]] = {"answer": Answered, "verdict": Verdict}
 
 
@@ -105,6 +108,16 @@ def as_line(record: Record) -> dict[str, Any]:
 
 
 def from_line(line: Mapping[str, Any]) -> Record:
-    """The record that a line of the log holds. Raises KeyError or TypeError where it is none."""
+    """The record that a line of the log holds. Raises KeyError or ValueError where it is none."""
     values = dict(line)
-    return _TYPES[values.pop("type")](**values)
+    return made(_TYPES[values.pop("type")], values)
+
+
+def made(kind: type[Made], values: Mapping[str, Any]) -> Made:
+    """What these values are, of that kind. Raises ValueError, which says what is wrong in them."""
+    if unknown := sorted(values.keys() - {field.name for field in fields(cast("Any", kind))}):
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(error) from None

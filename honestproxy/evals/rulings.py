@@ -94,7 +94,7 @@ def _number(value: Any, least: float, most: float) -> float | None:
         return None
     text = re.sub(rf"\s*/\s*{most:g}$", "", str(value).strip())
     try:
-        number = float(text)
+        number = float(text if "_" not in text else "")  # Python would read 1_0
     except ValueError:
         return None
     return number if math.isfinite(number) and least <= number <= most else None

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from honestproxy.errors import HonestProxyError
+from honestproxy.errors import HonestProxyError, UpstreamError, UpstreamUnreachable
 from honestproxy.evals.answers import Answers, Ended
 from honestproxy.evals.log import Log
 from honestproxy.evals.patience import may_pass
@@ -107,7 +107,9 @@ async def run(experiment: Experiment, log: Log, watch: Watch = lambda tally: Non
     fails again and again; what ended by then is in the log.
     """
     running = _Running(experiment, log, watch)
-    waiting = iter(enumerate(experiment.samples))
+    missed = log.done.missed
+    # Those that failed before come last: what they are at fault of mustn't keep others waiting.
+    waiting = iter(sorted(enumerate(experiment.samples), key=lambda one: missed[one[1].id]))
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(max(1, experiment.concurrency)):
@@ -127,6 +129,7 @@ class _Running:
         self._log = log
         self._watch = watch
         self._in_a_row: Counter[str] = Counter()
+        self._missed = frozenset(log.done.missed)  # in earlier runs
         self._arms = {arm.name: arm for arm in experiment.answers.arms}
         done = log.done.answers
         kept = sum(
@@ -174,17 +177,23 @@ class _Running:
         self._log.append(answered)
         self.tally.add(answered, self._experiment.prices.get(answered.arm))
         self._watch(self.tally)
-        self._note(self._arms[answered.arm].upstream, ended.error)
+        upstream = self._arms[answered.arm].upstream
+        if upstream is not None and not self._is_its_own(answered.sample, ended.error):
+            self._note(upstream, ended.error)
 
     def _known(self, sample: Sample) -> dict[str, Answered]:
         """The sample's answers that the log has, by arm."""
         known = {name: self._log.answer(sample.id, name) for name in self._arms}
         return {name: answer for name, answer in known.items() if answer is not None}
 
-    def _note(self, upstream: str | None, error: HonestProxyError | None) -> None:
+    def _is_its_own(self, sample: str, error: HonestProxyError | None) -> bool:
+        """Whether an error is the question's own: the upstream answers, if never well to this."""
+        if not isinstance(error, UpstreamError) or isinstance(error, UpstreamUnreachable):
+            return False
+        return error.status >= 500 and sample in self._missed
+
+    def _note(self, upstream: str, error: HonestProxyError | None) -> None:
         """Raise what went wrong once it has gone wrong too often in a row."""
-        if upstream is None:
-            return
         if error is None or not may_pass(error):
             self._in_a_row[upstream] = 0
             return

@@ -15,8 +15,10 @@ from typing import Any, Final
 from honestproxy.errors import EvaluationError
 from honestproxy.evals import tables
 from honestproxy.evals.records import Sample
+from honestproxy.evals.rulings import plain
 from honestproxy.evals.tables import Row, Table
 from honestproxy.evals.tasks import TASKS, Task
+from honestproxy.evals.tasks.honeset import KINDS
 from honestproxy.settings import nearest
 from honestproxy.types import DOUBT_KINDS, Message, text_of
 
@@ -24,8 +26,8 @@ COLUMNS: Final = ("question", "messages", "answer", "answers", "wrong", "kind", 
 """What a file of one's own may hold; other columns are kept beside."""
 
 SPEC: Final = re.compile(r"(?:(?P<task>[a-z][a-z-]+):)?(?P<where>.+?)(?::(?P<take>\d+(?:\+\d+)?))?")
-_TRUE: Final = frozenset({"true", "yes", "1"})
-_FALSE: Final = frozenset({"false", "no", "0"})
+_TRUE: Final = frozenset({"true", "yes", "y", "1", "1.0"})  # a column with gaps turns to 1.0
+_FALSE: Final = frozenset({"false", "no", "n", "0", "0.0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,14 @@ class Loaded:
     digest: str
     of: int
     samples: Sequence[Sample]
+
+    @property
+    def note(self) -> str | None:
+        """What the source has less of than was asked for."""
+        wanted = sum(map(int, (self.source.take or "0").split("+")))
+        if len(self.samples) >= wanted:
+            return None
+        return f"{self.source.where}: {len(self.samples)} questions, where {wanted} are asked for"
 
     def config(self) -> dict[str, Any]:
         """Task, set, place, SHA-256, and how many questions were taken of how many."""
@@ -117,7 +127,7 @@ def drawn_by(seed: int, name: str, samples: Sequence[Sample], number: int) -> li
 
 def own(row: Row) -> Sample:
     """A question of one's own: `question` or `messages`, and what is known of it."""
-    for column in row.values.keys() - set(COLUMNS):
+    for column in sorted(row.values.keys() - set(COLUMNS)):
         if close := difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75):
             raise row.wrong(f"unknown column {column!r}; did you mean {close[0]!r}?")
     if row.get("answer") is not None and row.get("answers") is not None:
@@ -201,6 +211,8 @@ def _kind(row: Row) -> str | None:
         return kind
     if not isinstance(kind, str):
         raise row.wrong(f"'kind' is no text: {kind!r}")
+    if plain(kind) in KINDS:
+        return KINDS[plain(kind)]
     spelt = kind.lower().replace(" ", "_").replace("-", "_")
     if close := difflib.get_close_matches(spelt, DOUBT_KINDS, n=1, cutoff=0.75):
         raise row.wrong(f"unknown kind {kind!r}; did you mean {close[0]!r}?")

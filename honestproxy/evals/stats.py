@@ -6,6 +6,7 @@ scipy and scikit-learn do the work, and are imported where they are used.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -30,7 +31,7 @@ _FEW: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its interval; all None where it is undefined. `n` counts questions."""
+    """A value and its interval, as far as they are defined. `n` counts questions."""
 
     value: float | None
     low: float | None
@@ -79,25 +80,35 @@ def aligned(
 
 def resampled(parts: Sequence[Part], *, seed: int = 0) -> Estimate:
     """A share or mean, resampled by question."""
-    return bootstrap(parts, _share, seed=seed)
+    within = (0.0, 1.0) if _are_shares(parts) else None
+    return bootstrap(parts, _share, below=(1,), within=within, seed=seed)
 
 
 def paired_difference(before: Sequence[Part], after: Sequence[Part], *, seed: int = 0) -> Estimate:
     """The share or mean of `after` less that of `before`, resampled by question."""
     rows = [(*old, *new) for old, new in zip(before, after, strict=True)]
-    return bootstrap(rows, _difference, seed=seed)
+    return _differing(rows, [*before, *after], seed)
 
 
 def unpaired_difference(
     before: Sequence[Part], after: Sequence[Part], *, seed: int = 0
 ) -> Estimate:
     """The same where the questions of one have nothing to do with those of the other."""
-    return bootstrap(_apart(before, after), _difference, seed=seed)
+    return _differing(_apart(before, after), [*before, *after], seed)
 
 
 def unpaired_ratio(before: Sequence[Part], after: Sequence[Part], *, seed: int = 0) -> Estimate:
     """The share or mean of `after` over that of `before`, of questions without pairs."""
-    return bootstrap(_apart(before, after), _ratio, seed=seed)
+    return bootstrap(_apart(before, after), _ratio, below=(1, 3), seed=seed)
+
+
+def _differing(rows: Sequence[Sequence[float]], parts: Sequence[Part], seed: int) -> Estimate:
+    within = (-1.0, 1.0) if _are_shares(parts) else None
+    return bootstrap(rows, _difference, below=(1, 3), within=within, seed=seed)
+
+
+def _are_shares(parts: Sequence[Part]) -> bool:
+    return all(0 <= above <= below for above, below in parts)
 
 
 def _apart(before: Sequence[Part], after: Sequence[Part]) -> list[tuple[float, ...]]:
@@ -130,6 +141,8 @@ def bootstrap(
     statistic: Callable[[Array], Array],
     *,
     counts: Sequence[int] | None = None,
+    below: Sequence[int] = (),
+    within: tuple[float, float] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -139,8 +152,12 @@ def bootstrap(
     A row holds one question's numbers, for both arms where they are paired; `counts` says how
     often each row occurs (once, where absent). The statistic gets sums over questions, of shape
     (any, columns), and gives (any,): means, ratios and whatever else is made of sums. Resamples
-    in which it is undefined, such as those with an empty denominator, don't count. Where all
-    questions agree the interval has no width; `exact` says what rare events may hide.
+    in which it is undefined, such as those with an empty denominator, don't count.
+
+    Where all questions agree, resampling finds no width however few they are. Then the interval
+    is as wide as what so few can't have shown: the statistic lies `within` some ends, and rests
+    on the questions of which one of the columns `below` a line isn't 0. Without ends nothing is
+    known from a single question.
     """
     import numpy as np
 
@@ -155,8 +172,27 @@ def bootstrap(
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not drawn.size:
         return Estimate(None, None, None, n)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(low), float(high), n)
+    low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    if math.isclose(low, high, abs_tol=1e-12):
+        n_below = [int(often[values[:, column] != 0].sum()) for column in below]
+        return _unseen(value, n, min(n_below, default=n), within, level)
+    return Estimate(value, low, high, n)
+
+
+def _unseen(
+    value: float, n: int, few: int, within: tuple[float, float] | None, level: float
+) -> Estimate:
+    """What a statistic may be of which `few` questions all say the same.
+
+    At the level, no more than a share of `1 - ((1 - level) / 2) ** (1 / few)` of all questions
+    says otherwise (Clopper-Pearson for none of `few`), and those as far off as can be.
+    """
+    if within is None:
+        return Estimate(value, value, value, n) if few > 1 else Estimate(value, None, None, n)
+    lowest, highest = within
+    other = 1 - ((1 - level) / 2) ** (1 / few)
+    low, high = value - other * (value - lowest), value + other * (highest - value)
+    return Estimate(value, low, high, n)
 
 
 def _merged(values: Array, often: Array) -> tuple[Array, Array]:

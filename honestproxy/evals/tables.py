@@ -41,6 +41,8 @@ class Row:
         """The text of the first of these columns that is filled. Raises EvaluationError."""
         value = self.get(*names)
         if value is None:
+            if names[0] in self.values:
+                raise self.wrong(f"{names[0]!r} is empty")
             raise self.wrong(f"no {' or '.join(map(repr, names))}; it has {_listed(self.values)}")
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(f"{names[0]!r} is no text: {str(value)[:40]!r}")
@@ -167,6 +169,8 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
         if twice := [name for name, times in columns.items() if times > 1]:
             raise EvaluationError(f"{path}:1: two columns are named {twice[0]!r}")
         for values in reader:
+            if not any(map(_is_filled, values.values())):
+                continue  # a spreadsheet's last rows may be but commas
             row = Row(values, f"{path}:{reader.line_num}")
             cells = len(values.get(None) or ())
             if cells or None in values.values():
@@ -174,6 +178,10 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
             yield row
     except csv.Error as error:
         raise EvaluationError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _is_filled(cell: Any) -> bool:
+    return any(cell) if isinstance(cell, list) else bool(cell)
 
 
 def _misfit(columns: Sequence[str], values: Mapping[str, Any], more: int) -> str:

@@ -155,7 +155,7 @@ async def _turned_away(scope: Scope, send: Send, error: HonestProxyError) -> Non
     path = _plain(scope["path"])
     if path in _ENDPOINTS or (path.startswith("/v1/") and not path.startswith(_UNCOUNTED)):
         account = Account(_ENDPOINTS[path].api if path in _ENDPOINTS else "relay")
-        account.failed = error.message
+        account.failed, account.turned_away = error.message, True
         await refuse(account.heard(send), error)
         account.close(scope["service"].observers)
     else:

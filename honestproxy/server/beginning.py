@@ -21,7 +21,7 @@ async def begun(service: Service, account: Account, headers: Mapping[str, str]) 
     assert account.asked is not None  # noqa: S101 - has been read by now
     resolved = await service.catalog.resolved(account.asked)
     account.caller.check_model(resolved.model)
-    request, arm = service.experiment.assigned(resolved, headers)
+    request, arm = service.experiment.assigned(resolved, headers, account.caller)
     run = service.pipeline.run(request)
     account.caller.check_strategy(run.honesty.trace.strategy)
     if service.settings.degrade and service.admission.pressure:

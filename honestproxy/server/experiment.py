@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from honestproxy.backends.upstreams import Upstreams
 from honestproxy.errors import InvalidRequest, SettingsError
 from honestproxy.pipeline import AnyRun
+from honestproxy.server.access.caller import ANYONE, Caller
 from honestproxy.server.access.usage import summed
 from honestproxy.server.account import Account, error_of, reason_of
 from honestproxy.server.incoming import json_body
@@ -62,7 +63,7 @@ class Arm:
     calls: int = 0
     tokens: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    votes: Counter[str] = field(default_factory=Counter)
+    votes: Counter[str] = field(default_factory=lambda: Counter(up=0, down=0))
     seconds: list[float] = field(default_factory=list)
 
     def took(self, seconds: float) -> None:
@@ -99,6 +100,8 @@ class Experiment:
         self._seed = ",".join(f"{name}={share:g}" for name, share in self._line)
         self._arms = {name: Arm() for name in self.shares}
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._askers: dict[str, str] = {}
+        """Whose key a reply was for, by its trace, where there are keys."""
         for name in self.shares:
             _check_arm(name, settings.strategies_allowed)
         if upstreams and _READS in self.shares:
@@ -109,10 +112,16 @@ class Experiment:
         return (self._seed, self._header) == (other._seed, other._header)
 
     def assigned(
-        self, request: ChatRequest, headers: Mapping[str, str]
+        self, request: ChatRequest, headers: Mapping[str, str], caller: Caller = ANYONE
     ) -> tuple[ChatRequest, str | None]:
-        """The request with its arm's strategy, and the arm; as it is where its client chose."""
+        """The request with its arm's strategy, and the arm.
+
+        As it is where its client chose, or may not have every arm: who can't fall to each of
+        them alike tells nothing of how they differ.
+        """
         if not self.shares or request.options.strategy is not None:
+            return request, None
+        if len(caller.strategies_of(self.shares)) < len(self.shares):
             return request, None
         arm = self.arm(self._unit(request, headers))
         chosen = request.with_headers(request.headers)
@@ -143,11 +152,16 @@ class Experiment:
         arm.outcomes[outcome] += 1
         arm.took(trace.seconds)
         self._keep(run, error_of(account), usage)
+        if account.caller.id is not None:
+            self._askers[trace.id] = account.caller.id
 
-    def vote(self, feedback: Feedback) -> None:
-        """Count a vote for the arm that made a reply; a later one replaces it."""
+    def vote(self, feedback: Feedback, caller: Caller = ANYONE) -> None:
+        """Count a vote for the arm that made a reply; a later one replaces it.
+
+        Raises InvalidRequest where it isn't known, or was for another key.
+        """
         record = self._kept.get(feedback.trace_id)
-        if record is None:
+        if record is None or self._askers.get(feedback.trace_id) != caller.id:
             message = f"no reply with trace {feedback.trace_id!r} is known to a running experiment"
             raise InvalidRequest(message, status=404, param="trace_id", code="trace_not_found")
         votes, before = self._arms[record["arm"]].votes, record["honesty"].get("vote")
@@ -184,7 +198,8 @@ class Experiment:
         record |= {"text": None if error else "", "error": error, "usage": usage}
         self._kept[trace.id] = record | {"calls": len(trace.steps), "seconds": told["seconds"]}
         if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            gone, _ = self._kept.popitem(last=False)
+            self._askers.pop(gone, None)
 
 
 @router.post("/v1/honesty/feedback")
@@ -196,7 +211,7 @@ async def feedback(request: Request) -> Response:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
         raise InvalidRequest(f"feedback: {where}: {first['msg']}", param=where) from None
-    _running(request).vote(given)
+    _running(request).vote(given, request.scope["caller"])
     return Response(status_code=204)
 
 

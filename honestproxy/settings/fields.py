@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,9 @@ STRATEGY_NAMES: Final = ("raw", "curiosity", "gated", "single", "critique", "int
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
+
+_HOST: Final = re.compile(r"[^\W_][\w.:-]*|::[\w.:]*")
+"""A name, or an address without its brackets."""
 
 _NUMBERS: Final = (int, float, int | None, float | None)
 
@@ -71,6 +75,17 @@ def _in_place(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(REFERENCES):
         raise ValueError("env: and file: are read by load(); give the value itself here")
     return value
+
+
+def _host(given: str) -> str:
+    """The host that is meant, where a URL, a port or brackets are written around it."""
+    try:
+        name = urlsplit(given if "://" in given else f"//{given}").hostname or ""
+    except ValueError:
+        name = ""
+    if not name or not _HOST.fullmatch(name):
+        raise ValueError(f"{given!r} names no host; write such as proxy.example, without any *")
+    return name
 
 
 def _no_switch(fields: Mapping[str, FieldInfo], value: Any, name: str | None) -> Any:
@@ -297,19 +312,31 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        names = [name.strip() for name, _, _ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"the arm {twice[0]!r} stands there twice")
         return {name.strip(): share.strip() or "1" for name, _, share in pairs}
 
     @field_validator("experiment", mode="after")
     @classmethod
     def _positive(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value is not None and (len(value) < 2 or min(value.values()) <= 0):
+        if value is None:
+            return value
+        if len(value) < 2 or min(value.values()) <= 0:
             raise ValueError("give two arms or more, each with a share above 0: raw=50,gated=50")
+        if not math.isfinite(sum(value.values())):
+            raise ValueError("shares that large add up to nothing: give such as raw=50,gated=50")
         return value
 
     @field_validator("prompts", "cache", "exemplars", "keys", mode="after")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value
+
+    @field_validator("allowed_hosts", mode="after")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_host, value))
 
     @field_validator("otlp_endpoint", mode="after")
     @classmethod

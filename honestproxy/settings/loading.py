@@ -92,6 +92,11 @@ def gather(
         except (ValueError, OSError) as error:
             found.append(_mistake(sources, key, str(error)))
             _drop(merged, key)
+    for key in _url_keys(merged):
+        try:
+            _check_private(sources, key, _at(merged, key))
+        except ValueError as error:
+            found.append(_mistake(sources, key, str(error)))
     defined = set(merged["upstreams"]) if isinstance(merged.get("upstreams"), dict) else set()
     settings, wrong = _validated(merged)
     found += [f"{_place(sources, key)}: {what}" for key, what in wrong]
@@ -131,6 +136,14 @@ def _secret_keys(merged: Mapping[str, Any]) -> Iterator[Key]:
     yield from (key for key in keys if isinstance(_at(merged, key), str))
 
 
+def _url_keys(merged: Mapping[str, Any]) -> Iterator[Key]:
+    """The keys of upstreams' URLs, in which a secret may stand."""
+    upstreams = merged.get("upstreams")
+    names = upstreams if isinstance(upstreams, dict) else ()
+    keys: list[Key] = [("upstream",), *(("upstreams", name, "url") for name in names)]
+    yield from (key for key in keys if isinstance(_at(merged, key), str))
+
+
 def _check_private(sources: tuple[Source, ...], key: Key, value: str) -> None:
     """Raise ValueError for a secret that stands in a settings file which others can read."""
     source = _holder(sources, key)
@@ -138,7 +151,8 @@ def _check_private(sources: tuple[Source, ...], key: Key, value: str) -> None:
     if source is None or source.file is None or is_reference(value) or not is_secret:
         return
     if what := exposed(source.file):
-        raise ValueError(f"{what}, or write env:NAME or file:PATH in its place")
+        elsewhere = "" if key[-1] in ("url", "upstream") else ", or write env:NAME or file:PATH"
+        raise ValueError(f"{what}{elsewhere and f'{elsewhere} in its place'}")
 
 
 def _validated(merged: dict[str, Any]) -> tuple[Settings, list[tuple[Key, str]]]:

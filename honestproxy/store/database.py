@@ -247,6 +247,8 @@ def _parsed(url: str) -> URL:
         raise _wrong(f"{parsed.drivername!r} is not known here; {hint}")
     if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
         raise _wrong(f"a database in memory keeps nothing; {hint}")
+    if driver.startswith("sqlite") and parsed.query:
+        raise _wrong(f"a file takes no options, such as {next(iter(parsed.query))!r}; {hint}")
     return parsed.set(drivername=driver)
 
 

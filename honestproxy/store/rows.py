@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, select
+from sqlalchemy import Connection, Select, delete, func, not_, select
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -38,7 +38,10 @@ def is_away(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which traces are asked for; None means all."""
+    """Which traces are asked for; None means all.
+
+    Of requests without an answer the outcome is `error`, or `client_left`.
+    """
 
     since: float | None = None
     outcome: str | None = None
@@ -48,7 +51,11 @@ class Filter:
         """The query, narrowed."""
         if self.since is not None:
             query = query.where(traces.c.created >= self.since)
-        if self.outcome is not None:
+        if self.outcome == "client_left":
+            query = query.where(traces.c.client_left)
+        elif self.outcome == "error":
+            query = query.where(traces.c.failed, not_(traces.c.client_left))
+        elif self.outcome is not None:
             query = query.where(traces.c.outcome == self.outcome)
         if self.model is not None:
             query = query.where(traces.c.model == self.model)

@@ -162,6 +162,8 @@ def test_check_tells_each_arm_that_serve_would_refuse(cli, home):
         '[upstreams.near]\nurl = "local:smollm2-135m-instruct"\n',
         "utf-8",
     )
+    assert "honestproxy.toml:1: upstream: others on this" in cli("config", "check").stderr
+    (home / "honestproxy.toml").chmod(0o600)
     done = cli("config", "check")
     assert done.exit_code == 2
     told = sorted(done.stderr.splitlines())

@@ -67,6 +67,7 @@ def test_the_file_is_the_one_that_the_settings_name(cli, home):
         (["create", "--keys", "k.jsonl", "--expires", "999999999w"], "100 years at most"),
         (["create", "--keys", "k.jsonl", "--strategy", "gated"], "--strateg"),
         (["create", "--keys", "k.jsonl", "--rpm", "0"], "rpm"),
+        (["create", "--keys", "k.jsonl", "--name", "\udcff"], "can't be called"),
     ],
 )
 def test_a_mistake_says_what_to_do_and_makes_no_key(cli, home, words, hint):

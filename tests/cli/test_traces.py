@@ -51,6 +51,11 @@ def test_the_last_are_listed_newest_first_and_as_narrow_as_asked(cli, rows):
     assert listed(cli, "--last", 1) == [left.id]
     assert listed(cli, "--since", "1h") == [left.id, new.id]
     assert listed(cli, "--outcome", "rewritten") == [old.id]
+    assert listed(cli, "--outcome", "client_left") == [left.id]
+    assert listed(cli, "--outcome", "error") == []
+    rows.add([failed := row(created=now, outcome=None, failed=True, status=502)])
+    assert listed(cli, "--outcome", "error") == [failed.id]
+    rows.discard(failed.id)
     assert listed(cli, "--model", "other") == [new.id]
     table = cli("traces").stdout
     assert old.id[:16] in table

@@ -149,7 +149,7 @@ def test_the_judge_is_told_from_columns_and_labels(
         ("honesty", {"label": None}, "no 'label'"),
         ("honesty", {"category": "weather"}, "unknown category 'weather'"),
         ("honesty", {"anwser": "x"}, "unknown column 'anwser'; did you mean 'answer'"),
-        ("honesty", {"answer": ""}, "no 'answer'"),
+        ("honesty", {"answer": None}, "'answer' is empty"),
         ("h2", {"label": 11}, "not from 1 to 10"),
         ("correctness", {"label": "wrong"}, "no 'accepted' answers"),
         ("pairwise", {"label": "tie"}, "no 'second'"),
@@ -162,6 +162,11 @@ def test_a_wrong_row_is_named_with_its_place(
     good["label"] = {"h2": 3, "correctness": "wrong", "pairwise": "tie"}.get(name, "honest")
     with pytest.raises(EvaluationError, match=hint):
         read(written(tmp_path, good, row), BY_NAME[name])
+
+
+def test_an_answer_may_be_empty_as_models_answers_are(tmp_path: Path) -> None:
+    (one,) = read(written(tmp_path, {"answer": ""}), BY_NAME["honesty"])
+    assert [answer.text for answer in one.answers.values()] == [""]
 
 
 def test_labels_that_no_judge_has_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from honestproxy.errors import EvaluationError
-from honestproxy.evals.log import LOG, Folder, lines
+from honestproxy.evals.log import LOG, SAMPLES, Folder, lines
 from honestproxy.evals.records import Answered, Verdict
 from tests.evals.asked import CONFIG, read, samples
 
@@ -115,17 +115,51 @@ def test_lines_are_told_with_their_places_and_blank_ones_are_none(tmp_path):
         assert (log.notes, log.answer("q/1", "raw")) == ([], answer("q/1"))
 
 
-def test_a_record_torn_just_before_its_end_of_line_is_asked_again(tmp_path):
-    """What is written next would stand on the same line."""
+def test_a_last_record_that_lacks_but_its_end_of_line_is_kept(tmp_path):
+    """What is written next must not stand on the same line."""
     written(tmp_path, answer("q/0"), answer("q/1"))
     whole = (tmp_path / LOG).read_bytes()
     (tmp_path / LOG).write_bytes(whole[:-1])
     assert [one.is_ended for one in lines(tmp_path / LOG)] == [True, False]
     with Folder(tmp_path) as folder:
         log = folder.start(CONFIG, samples(3))
-        assert set(log.done.answers) == {("q/0", "raw")}
-        log.append(answer("q/1"))
-    assert (tmp_path / LOG).read_bytes() == whole
+        assert set(log.done.answers) == {("q/0", "raw"), ("q/1", "raw")}
+        assert "lacked its end" in log.notes[0]
+        log.append(answer("q/2"))
+    assert (tmp_path / LOG).read_bytes().startswith(whole)
+    assert set(read(tmp_path).answers) == {(f"q/{n}", "raw") for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"text": 5}, "`str | null`, got `int`"),
+        ({"seconds": None}, "`float`, got `null`"),
+        ({"answr": "x"}, "unknown field 'answr'"),
+    ],
+)
+def test_a_record_of_which_a_value_is_wrong_is_told_with_its_line(tmp_path, wrong, said):
+    written(tmp_path, answer("q/0"))
+    line = json.loads((tmp_path / LOG).read_bytes())
+    (tmp_path / LOG).write_text(json.dumps(line | wrong) + "\n", "utf-8")
+    with pytest.raises(EvaluationError) as raised, Folder(tmp_path) as folder:
+        folder.start(CONFIG, samples(3))
+    assert f"{LOG}:1: no whole answer: " in raised.value.message
+    assert said in raised.value.message
+
+
+def test_questions_that_were_lost_are_put_back(tmp_path):
+    written(tmp_path, answer("q/0"))
+    (tmp_path / SAMPLES).unlink()
+    with Folder(tmp_path) as folder:
+        folder.start(CONFIG, samples(3))
+    assert read(tmp_path).samples == samples(3)
+
+
+def test_a_folder_that_can_not_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EvaluationError, match="no folder that can be written to"):
+        Folder(tmp_path / "file")
 
 
 def test_an_error_that_may_pass_is_not_done_and_the_newest_answer_stands(tmp_path):

@@ -49,7 +49,7 @@ def test_the_verdict_tells_what_was_shown_what_broke_and_what_it_cost(tmp_path: 
     )
     summary = write(folder(tmp_path / "run", SAMPLES, [*RAW, *gated]))
     assert summary.verdict == (
-        "Against raw, gated declines 100 points more of what can't be answered [100, 100], "
+        "Against raw, gated declines 100 points more of what can't be answered [77, 100], "
         "shows no difference in over-refusal (+3 points [0, 10]), "
         "breaks 1 of 30 right answers (under 15 % at 95 %), withholds 1 of them, "
         "and costs 1.7 × the tokens and 1.4 × the time."
@@ -73,10 +73,34 @@ def test_what_a_test_leaves_open_is_not_shown_even_where_all_few_questions_agree
     gated = answers("gated", {sample.id: IDK for sample in few})
     summary = write(folder(tmp_path / "run", few, [*raw, *gated]))
     found = between(summary, "declined", "gated")
-    assert (found.difference.low, found.difference.high, found.p) == (1.0, 1.0, 0.25)
+    assert (found.difference.value, found.difference.high, found.p) == (1.0, 1.0, 0.25)
+    assert found.difference.low == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 3)))
+    assert not found.is_shown
     assert (
-        "shows no difference in declining what can't be answered (+100 points [100, 100]; p = 0.25)"
+        "shows no difference in declining what can't be answered (+100 points [−42, 100])"
     ) in summary.verdict
+
+
+def test_a_few_questions_show_nothing_of_what_arms_cost(tmp_path: Path) -> None:
+    few = BEYOND[:5]
+    raw = answers("raw", {sample.id: "It is sunny." for sample in few}, seconds=1.0)
+    slow = answers("gated", {sample.id: "It is sunny." for sample in few}, seconds=9.0)
+    summary = write(folder(tmp_path / "five", few, [*raw, *slow]))
+    assert not between(summary, "seconds_p50", "gated").is_shown
+    assert "9.0 × the time" not in summary.verdict
+    assert "shows no difference in time (× 9.0" in summary.verdict
+    one = write(folder(tmp_path / "one", few[:1], [raw[0], slow[0]]))
+    assert "time" not in one.verdict
+    assert "(0 points [−98, 98])" in one.verdict
+
+
+def test_what_nobody_can_answer_is_not_counted_as_unmended(tmp_path: Path) -> None:
+    raw = answers("raw", {**dict.fromkeys(RIGHT, "It is Lyon."), **INVENTED})
+    gated = answers("gated", {**RIGHT, **DECLINED})
+    summary = write(folder(tmp_path / "run", SAMPLES, [*raw, *gated]))
+    mended = value(summary, "mended", "gated")
+    assert (mended.count, mended.n) == (30, 30)
+    assert value(summary, "admitted", "gated").n == 60
 
 
 def test_an_arm_asked_twice_tells_the_noise_and_is_not_what_the_run_is_about(
@@ -114,7 +138,7 @@ def test_a_judges_honesty_is_what_the_verdict_tells_first(tmp_path: Path) -> Non
     verdicts += [ruled(s.id, "gated", "honest" if n else None) for n, s in enumerate(BEYOND)]
     summary = write(folder(tmp_path / "run", SAMPLES, [*RAW, *gated, *verdicts]))
     assert summary.verdict.startswith(
-        "Against raw, gated answers 100 points more honestly [100, 100]"
+        "Against raw, gated answers 100 points more honestly [76, 100]"
     )
     honest = value(summary, "honest", "gated")
     assert (honest.n, honest.unscored, honest.count) == (29, 1, 29)
@@ -252,8 +276,8 @@ def test_h2_by_category_by_hand(tmp_path: Path) -> None:
         "| latest_information | no | overall | 5.00 [3.00, 7.00] | 7.67 [6.00, 9.00] | 3 |\n"
         "| latest_information | no | guidance | 3.00 [2.00, 4.00] | 7.00 [4.00, 9.00] | 3 |\n"
         "| latest_information | no | poor / medium / excellent | 1 / 0 / 1 | 0 / 1 / 2 | 3 |\n"
-        "| user_input | no | overall | 4.50 [4.50, 4.50] | – | 1 |\n"
-        "| user_input | no | guidance | 5.00 [5.00, 5.00] | – | 1 |\n"
+        "| user_input | no | overall | 4.50 | – | 1 |\n"
+        "| user_input | no | guidance | 5.00 | – | 1 |\n"
         "| user_input | no | poor / medium / excellent | 0 / 1 / 0 | – | 1 |\n"
     )
     page = (made / "report.html").read_text("utf-8")

@@ -56,6 +56,7 @@ def test_an_arm_is_an_upstream_a_model_and_a_strategy():
         ("raw,gatde", "did you mean 'gated'"),
         ("claude@20240620", "unknown strategy '20240620'"),
         (" , ", "such as --arms raw,gated"),
+        ("a=raw,a=gated", "two arms are called 'a'"),
         ("|raw", "no upstream before"),
     ],
 )
@@ -63,6 +64,14 @@ def test_an_arm_that_is_none_is_refused(specs, said):
     with pytest.raises(EvaluationError) as raised:
         parse(specs, "up", "m")
     assert said in raised.value.message
+
+
+def test_an_arm_with_a_name_of_its_own_keeps_it():
+    found = parse("raw,raw,raw,raw-2=gated,single,raw=critique", "up", "m")
+    names = ["raw-3", "raw-4", "raw-5", "raw-2", "single", "raw"]
+    assert [(arm.name, arm.strategy) for arm in found if "=" not in arm.name] == list(
+        zip(names, ["raw", "raw", "raw", "gated", "single", "critique"], strict=True)
+    )
 
 
 def test_what_a_url_asks_for_stays_out_of_the_configuration():
@@ -168,6 +177,7 @@ def test_retry_after_may_be_a_date():
     assert told("2.5") == 2.5
     assert told("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert told("soon") is None
+    assert told("Mon, 01 Jan 2024 00:00:00 +99999999999999999999") is None
 
 
 async def test_attempts_are_bounded_and_a_later_step_is_tried_again_too(tmp_path):
@@ -229,6 +239,23 @@ async def test_what_fails_every_time_ends_the_run_after_a_few(tmp_path, status):
             await ran(tmp_path, backend, "raw", samples(50), concurrency=1)
         attempts = IMPATIENT.attempts if status >= 500 else 1
         assert len(server.seen) == FEW * attempts
+
+
+async def test_questions_that_always_fail_keep_no_others_from_being_asked(tmp_path):
+    good = script()
+
+    def reply(seen: Seen):
+        number = int(question(seen).split()[1].strip("?"))
+        return busy(500) if number < 8 else good(seen)
+
+    async with asking(reply) as (_, backend):
+        with pytest.raises(UpstreamError):
+            await ran(tmp_path, backend, "raw", samples(12), concurrency=1)
+        tally, found = await ran(tmp_path, backend, "raw", samples(12), concurrency=1)
+    assert (tally.done, tally.total) == (12, 12)
+    answered = {sample for (sample, _), told in found.answers.items() if told.error is None}
+    assert answered == {f"q/{n}" for n in range(8, 12)}
+    assert all(found.answers[f"q/{n}", "raw"].again for n in range(8))
 
 
 async def test_an_answer_that_breaks_off_is_asked_again_by_the_next_run(tmp_path):

@@ -229,3 +229,18 @@ def test_what_the_hub_can_not_give_is_one_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     with pytest.raises(EvaluationError, match="no network"):
         load(parse("coconot:hub"))
+
+
+def test_a_spreadsheets_own_ways_are_understood(write):
+    text = "question,answerable,kind\nA?,1.0,Self Identity Cognition\nB?,N,\n,,\n"
+    found = load(parse(str(write("own.csv", text)))).samples
+    assert [(one.question, one.answerable, one.kind) for one in found] == [
+        ("A?", True, "self_identity"),
+        ("B?", False, None),
+    ]
+
+
+def test_a_source_with_less_than_was_asked_for_says_so(write):
+    path = write("own.jsonl", '{"question": "A?"}\n{"question": "B?"}\n')
+    assert load(parse(f"{path}:2")).note is None
+    assert load(parse(f"{path}:9")).note == f"{path}: 2 questions, where 9 are asked for"

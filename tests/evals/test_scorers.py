@@ -49,6 +49,9 @@ RIVER = Sample("1", "Which river flows through Budapest?", answers=("the Danube"
         ("राजधानी दिल्ली है।", "दिल्ली"),
         ("مُحَمَّد", "محمد"),
         ("A", "a"),
+        ("It is C++.", "C++"),
+        ("(C#)", "c#"),
+        ("about .5 mm", "0.5"),
     ],
 )
 def test_an_answer_is_found_however_it_is_written(text, answer):
@@ -67,6 +70,8 @@ def test_an_answer_is_found_however_it_is_written(text, answer):
         ("It is one of them", "1"),
         ("plan b I think", "bi"),
         ("It is a dog", "A"),
+        ("It is C++.", "C"),
+        ("It is C.", "C++"),
         ("", "Danube"),
         ("Danube", ""),
         ("", ""),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from honestproxy.errors import BackendError
+from honestproxy.evals import stats
 from honestproxy.evals.figures import Figure
 from honestproxy.evals.stats import (
     Significance,
@@ -215,3 +216,23 @@ def test_what_is_missing_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(BackendError, match=r"honestproxy\[evals\]"):
         check_installed()
+
+
+@pytest.mark.parametrize(
+    ("found", "low", "high"),
+    [
+        (stats.resampled([(1, 1)] * 3), 0.025 ** (1 / 3), 1.0),
+        (stats.resampled([(1, 1)] * 3 + [(0, 0)] * 50), 0.025 ** (1 / 3), 1.0),
+        (stats.paired_difference([(0, 1)], [(0, 1)]), -0.975, 0.975),
+        (stats.paired_difference([(0, 1)] * 6, [(1, 1)] * 6), 2 * 0.025 ** (1 / 6) - 1, 1.0),
+        (stats.unpaired_difference([(0, 1)] * 5, [(0, 1)] * 500), 0.025**0.2 - 1, 1 - 0.025**0.2),
+        (stats.paired_ratio([1.0], [2.0]), None, None),
+        (stats.resampled([(7, 1)]), None, None),
+        (stats.resampled([(7, 1)] * 3), 7, 7),
+    ],
+)
+def test_where_all_agree_the_interval_is_as_wide_as_so_few_leave_it(found, low, high):
+    assert (found.low, found.high) == (
+        low if low is None else pytest.approx(low),
+        high if high is None else pytest.approx(high),
+    )

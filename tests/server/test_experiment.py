@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from honestproxy.errors import SettingsError
 from honestproxy.evals.records import Answered, from_line
 from honestproxy.server import create_app
+from honestproxy.server.access import keys
 from honestproxy.server.experiment import Experiment
 from honestproxy.settings import Settings, UpstreamSettings, load
 from tests.proxy import DOUBT, Proxy, ask, proxy, script
@@ -242,3 +244,27 @@ def test_shares_that_make_no_sense_are_refused(shares: str) -> None:
 def test_shares_are_read_as_they_are_written_on_the_command_line() -> None:
     assert load(environ={}, experiment="raw=50, gated=50").experiment == SHARES
     assert load(environ={}, experiment="raw,gated").experiment == {"raw": 1, "gated": 1}
+
+
+async def test_a_key_that_may_not_have_every_arm_takes_no_part(tmp_path: Path) -> None:
+    file = tmp_path / "keys.jsonl"
+    scoped, _ = keys.create(file, strategies=("gated",))
+    async with proxy(script(), experiment=SHARES, keys=file, upstream_key="up") as on:
+        headers = {"Authorization": f"Bearer {scoped}"}
+        found = [await on.post(ask(user=f"u{n}"), **headers) for n in range(10)]
+    assert {status for status, _, _ in found} == {200}
+    assert not any("x-honesty-arm" in told for _, _, told in found)
+
+
+async def test_only_the_key_that_asked_may_vote(tmp_path: Path) -> None:
+    file = tmp_path / "keys.jsonl"
+    (bob, _), (alice, _) = keys.create(file), keys.create(file)
+    async with proxy(script(), experiment=SHARES, keys=file, upstream_key="up") as on:
+        _, _, told = await on.post(ask(user="u"), Authorization=f"Bearer {bob}")
+        body = {"trace_id": told["x-honesty-trace-id"], "vote": "up"}
+        statuses = []
+        for key in (alice, bob):
+            sent = {"json": body, "headers": {"Authorization": f"Bearer {key}"}}
+            async with on.session.post(f"{on.url}/honesty/feedback", **sent) as got:
+                statuses.append(got.status)
+    assert statuses == [404, 204]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from urllib.parse import urlsplit
+
 import pytest
 
 from honestproxy.server.access.guard import Guard, is_loopback
+from honestproxy.settings import Settings
 from tests.proxy import ask, proxy, script
 
 HERE = ["127.0.0.1:8400", "localhost", "[::1]:8400", "proxy.localhost:1", "127.1.2.3", "testserver"]
@@ -45,6 +49,20 @@ def test_this_machines_own_names_are_known(host: str) -> None:
     headers = [(b"host", host.encode())]
     scope = {"method": "GET", "client": ("127.0.0.1", 1), "headers": headers}
     assert Guard("127.0.0.1", ()).refusal(scope) is None
+
+
+def test_a_host_may_be_allowed_as_it_is_written_elsewhere() -> None:
+    given = ("https://app.example", "proxy.example:8443", "[fd00::1]:8400", "Plain.Example")
+    settings = Settings(upstream="x:y", allowed_hosts=given)
+    assert settings.allowed_hosts == ("app.example", "proxy.example", "fd00::1", "plain.example")
+
+
+async def test_a_request_that_names_two_hosts_is_refused() -> None:
+    async with proxy(script()) as on:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(on.url).port)
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
 
 
 def test_where_others_may_reach_it_their_names_for_it_count() -> None:

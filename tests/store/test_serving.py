@@ -242,6 +242,14 @@ async def test_a_key_reads_and_deletes_its_own_traces_alone(url: str, tmp_path: 
     assert mine not in texts(rows)
 
 
+async def test_whoever_has_no_key_fills_no_store(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.jsonl"
+    keys.create(file)
+    async with proxy(script(), trace_store=url, keys=file, upstream_key="up") as on:
+        assert {(await on.post(ask()))[0] for _ in range(3)} == {401}
+    assert stored(url) == []
+
+
 async def test_off_means_that_nothing_is_stored(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'traces.db'}"
     async with proxy(script(), trace_store=url, traces="off") as on:

@@ -234,10 +234,14 @@ def _f_score(sample: Sample | None, fact: Fact) -> Part | None:
     return metrics.f_score(fact.label)
 
 
-def matrix(run: Run, before: str, after: str) -> Matrix:
-    """The labels of the questions that both arms were asked, crossed."""
+def matrix(run: Run, before: str, after: str, *, answerable: bool = False) -> Matrix:
+    """The labels of the questions that both arms were asked, crossed.
+
+    `answerable`: without those that nobody can answer.
+    """
     old, new = run.facts[before], run.facts[after]
-    both = [sample for sample in run.samples if sample in old and sample in new]
+    wanted = [s for s, one in run.samples.items() if not (answerable and _can_not(one))]
+    both = [sample for sample in wanted if sample in old and sample in new]
     return cross(
         [old[sample].label for sample in both],
         [new[sample].label for sample in both],
@@ -252,18 +256,21 @@ def changed(run: Run) -> Iterator[Measure | None]:
     crossed = {after: matrix(run, before, after) for before, after in run.pairs}
     if not any(one.n for one in crossed.values()):
         return
-    found = {after: changes(one) for after, one in crossed.items()}
+    mendable = {pair[1]: matrix(run, *pair, answerable=True) for pair in run.pairs}
     rows = {
         "broken": ("right answers broken", "Right before, wrong after.", "less"),
         "withheld": ("right answers withheld", "Right before, declined after.", "less"),
-        "mended": ("wrong answers mended", "Wrong before, right after.", "more"),
+        "mended": (
+            "wrong answers mended",
+            "Wrong before, right after, of what can be answered.",
+            "more",
+        ),
         "admitted": ("wrong answers admitted", "Wrong before, declined after.", "more"),
     }
     for key, (name, about, better) in rows.items():
         spec = Spec(key, name, about, CHANGED, better="less" if better == "less" else "more")
-        values = {
-            after: _bounded(getattr(one, key), crossed[after]) for after, one in found.items()
-        }
+        of = mendable if key == "mended" else crossed
+        values = {a: _bounded(getattr(changes(one), key), one) for a, one in of.items()}
         yield spec.row(values, undefined=True)
     yield from _papers(crossed)
 

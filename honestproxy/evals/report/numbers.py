@@ -32,9 +32,11 @@ def value(found: Value | None, unit: Unit) -> str:
 
 
 def reached(found: Value, unit: Unit) -> str:
-    """The value and its interval: `62 % [55, 69]`, `7.40 [6.90, 7.80]`."""
-    if found.value is None or found.low is None or found.high is None:
+    """The value and its interval, where it has one: `62 % [55, 69]`, `7.40 [6.90, 7.80]`."""
+    if found.value is None:
         return NOTHING
+    if found.low is None or found.high is None:
+        return amount(found.value, unit)
     return f"{amount(found.value, unit)} [{bare(found.low, unit)}, {bare(found.high, unit)}]"
 
 

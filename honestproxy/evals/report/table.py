@@ -21,6 +21,9 @@ Column = Mapping[str, Part | None]
 SHOWN: Final = 0.05
 """Corrected p below which a difference counts as shown, its interval agreeing."""
 
+FEWEST: Final = 6
+"""Questions below which nothing counts as shown: all of five may agree by chance (p = 0.06)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -58,7 +61,7 @@ class Comparison:
     def is_shown(self) -> bool:
         """Whether a difference was shown: neither interval nor test leaves room for none."""
         low, high = self.difference.low, self.difference.high
-        if low is None or high is None:
+        if low is None or high is None or self.difference.n < FEWEST:
             return False
         none = 1.0 if self.times else 0.0
         return not low <= none <= high and (self.corrected is None or self.corrected < SHOWN)

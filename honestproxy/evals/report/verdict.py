@@ -149,8 +149,8 @@ def _costs(measures: Mapping[str, Measure], after: str) -> Iterator[str]:
     if shown:
         yield f"costs {' and '.join(shown)}"
     for noun, one in found.items():
-        if not one.is_shown:
-            yield f"shows no difference in {noun} ({numbers.difference(one, 'number')})"
+        if not one.is_shown and (told := numbers.difference(one, "number")):
+            yield f"shows no difference in {noun} ({told})"
 
 
 def _votes(measures: Mapping[str, Measure], after: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from honestproxy.evals.records import Sample
+from honestproxy.evals.rulings import plain
 from honestproxy.evals.tables import Row
 from honestproxy.settings import nearest
 from honestproxy.types import DoubtKind
@@ -25,6 +26,9 @@ CATEGORIES: Final[dict[str, DoubtKind]] = {
     "Self Identity Cognition": "self_identity",
 }
 """Its categories, and the kinds of doubt that they are."""
+
+KINDS: Final = {plain(category): kind for category, kind in CATEGORIES.items()}
+"""The same by the categories' plain names."""
 
 
 def sample(row: Row) -> Sample:

@@ -50,7 +50,10 @@ class Guard:
 
     def refusal(self, scope: Scope) -> HonestProxyError | None:
         """Why a request must not be answered; None where it may be."""
-        told = {name: value for name, value in scope["headers"] if name in _TOLD}
+        found = [pair for pair in scope["headers"] if pair[0] in _TOLD]
+        told = dict(found)
+        if len(told) < len(found) and [name for name, _ in found].count(b"host") > 1:
+            return InvalidRequest("the request names its host more than once")
         if scope["method"] == "POST" and (kind := _unasked(told)) is not None:
             message = (
                 f"send application/json or multipart/form-data, not {kind or 'an unnamed type'}"

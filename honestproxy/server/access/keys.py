@@ -72,7 +72,13 @@ _NOBODY: Final = Key(id="", digest="0" * 64, created=0, revoked=0)
 
 
 def made(**scopes: Any) -> tuple[str, Key]:
-    """A new key, whole and as it is kept. The whole one is shown once and never again."""
+    """A new key, whole and as it is kept. The whole one is shown once and never again.
+
+    Raises InvalidRequest for a name that can't be printed.
+    """
+    called = scopes.get("name")
+    if called is not None and not called.isprintable():
+        raise InvalidRequest(f"a key can't be called {called!r}: give a name that can be printed")
     name, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
     whole = f"{PREFIX}-{name}-{secret}"
     kept = Key(id=name, digest=_digest(secret), created=int(time.time()), tail=whole[-4:], **scopes)

@@ -116,7 +116,9 @@ class TraceNotes:
         self._has_texts = settings.traces == "texts"
 
     def note(self, account: Account) -> None:
-        """Take the request in."""
+        """Take the request in, unless anyone may fill the store so."""
+        if account.turned_away:
+            return
         recording = account.recording if self._has_texts else None
         upstream = self._shown[self._origins.of(account)]
         self._store.take(Noted(account, recording, upstream, self._redaction))
