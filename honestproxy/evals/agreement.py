@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.evals.figures import Figure
@@ -12,7 +12,7 @@ from honestproxy.evals.labelled import FIRST, SECOND, Labelled, named, valued
 from honestproxy.evals.metrics import BANDS
 from honestproxy.evals.preferences import preferences
 from honestproxy.evals.records import Verdict
-from honestproxy.evals.stats import Estimate, bootstrap, clopper_pearson
+from honestproxy.evals.stats import Estimate, bootstrap, clopper_pearson, unseen
 
 if TYPE_CHECKING:
     from honestproxy.evals.stats import Array
@@ -87,8 +87,14 @@ def kappa(counts: Sequence[Sequence[int]], unscored: int = 0, *, seed: int = 0) 
         found: Array = (observed - chance) / (1 - chance)
         return found
 
-    found = bootstrap(cells, statistic, counts=flat, within=(-1.0, 1.0), seed=seed)
-    return Estimate(found.value, found.low, found.high, found.n, unscored)
+    found = replace(bootstrap(cells, statistic, counts=flat, seed=seed), unscored=unscored)
+    if found.value is None or found.low != found.high:
+        return found
+    # No resample differs. An answer that might moves kappa the more, the more agree by chance.
+    sides = zip(map(sum, counts), map(sum, zip(*counts, strict=True)), strict=True)
+    by_chance = sum(row * column for row, column in sides) / found.n**2
+    low = max(-1.0, found.value - unseen(found.n) / (1 - by_chance))
+    return replace(found, low=low, high=min(1.0, 2 * found.value - low))
 
 
 def _labels(judge: Judge, verdicts: Sequence[Verdict]) -> dict[str, str]:

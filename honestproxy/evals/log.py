@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from honestproxy.errors import EvaluationError
-from honestproxy.evals.records import Answered, Record, Sample, Verdict, as_line, from_line, made
+from honestproxy.evals.records import Answered, Record, Sample, Verdict, as_line, from_line
 from honestproxy.types import Usage
 from honestproxy.types import read as read_json
 from honestproxy.types import write as write_json
@@ -98,7 +98,9 @@ def samples(path: Path) -> Iterator[Sample]:
     with file:
         for number, line in enumerate(file, 1):
             try:
-                yield made(Sample, read_json(line))
+                values = read_json(line)
+                lists = {n: tuple(values.get(n) or ()) for n in ("messages", "answers", "wrong")}
+                yield Sample(**{**values, **lists})
             except (ValueError, TypeError, AttributeError) as error:
                 message = f"{path}:{number}: no question: {error}; put back the run's own file"
                 raise EvaluationError(message) from None
@@ -122,14 +124,14 @@ def configuration(folder: Path, remedy: str = "choose another folder") -> dict[s
 class Done:
     """What a log says is done: where each answer stands, and each sample's verdicts.
 
-    `failed` answers are among them. `missed` counts, by sample, errors that may pass. `usage` is
-    what answers took, by arm, and `judging` what the judge took.
+    `failed` answers are among them; `missed` counts errors that may pass, by sample and arm.
+    `usage` is what answers took, by arm, and `judging` what the judge took.
     """
 
     answers: dict[tuple[str, str], int] = field(default_factory=dict)
     verdicts: dict[str, list[int]] = field(default_factory=dict)
     failed: int = 0
-    missed: Counter[str] = field(default_factory=Counter)
+    missed: Counter[tuple[str, str]] = field(default_factory=Counter)
     usage: dict[str, Usage] = field(default_factory=dict)
     judging: Usage = field(default_factory=Usage)
 
@@ -139,7 +141,7 @@ class Done:
             self.verdicts.setdefault(record.sample, []).append(offset)
             self.judging = self.judging + _counted(record)
         elif record.again:
-            self.missed[record.sample] += 1
+            self.missed[record.sample, record.arm] += 1
             self.answers.pop((record.sample, record.arm), None)
         else:
             self.answers[record.sample, record.arm] = offset

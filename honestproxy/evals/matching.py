@@ -32,15 +32,15 @@ _MARKS: Final = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f]")
 """Accents, and the vowel points that Hebrew and Arabic may leave out."""
 _INITIALS: Final = re.compile(r"\b(?:[^\W\d_]\. ?){2,}|\b(?:[^\W\d_]\.)+[^\W\d_]\b")
 _APOSTROPHES: Final = re.compile("['’‘ʼ`]")
-_BARE_POINT: Final = re.compile(r"(?<![\w.])\.(?=\d)")
+_LANGUAGES: Final = re.compile(r"(?<!\w)([a-z])(?:(\+\+)|#)(?![a-z])")
+"""Those that are told from others by their marks alone: C++ and C# from C."""
 _PUNCTUATION: Final = re.compile(
     r"(?<!\d)\.|\.(?!\d)|(?<=\w)-|-(?!\d)"  # all but decimal points and minus signs
-    r"|(?<![^\W_])(?<![+#])[+#]+"  # those of C++ and C# tell it from C
-    r"|[^\w\s.\-+#\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]"  # some scripts write vowels as marks
+    r"|[^\w\s.\-\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]"  # some scripts write vowels as marks
     r"|[_\u0964\u0965]"
 )
 _CUT: Final = "\u01c3"
-_ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b(?![+#])")
+_ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
 _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Thai, Lao, Khmer, kana and Han write no spaces between words."""
 
@@ -54,8 +54,9 @@ def normalise(text: str, *, articles: bool = True) -> str:
     text = unicodedata.normalize("NFKD", text).casefold()
     text = unicodedata.normalize("NFC", _MARKS.sub("", text))
     text = _INITIALS.sub(lambda found: re.sub(r"[. ]", "", found[0]) + " ", text)
+    text = _LANGUAGES.sub(lambda found: f"{found[1]}{'plusplus' if found[2] else 'sharp'} ", text)
     text = _APOSTROPHES.sub("", text).replace("%", " percent ").replace("per cent", "percent")
-    text = _PUNCTUATION.sub(" ", _ZEROS.sub(r"\1", _BARE_POINT.sub("0.", _in_digits(text))))
+    text = _PUNCTUATION.sub(" ", _ZEROS.sub(r"\1", _in_digits(text)))
     return " ".join((_ARTICLES.sub(" ", text) if articles else text).split())
 
 

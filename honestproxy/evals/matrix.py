@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from honestproxy.evals.figures import Figure
-from honestproxy.evals.stats import Bounded, Estimate, bootstrap, clopper_pearson, exact
-
-if TYPE_CHECKING:
-    from honestproxy.evals.stats import Array
+from honestproxy.evals.stats import Bounded, Estimate, clopper_pearson, exact, of_shares
 
 Cells = tuple[tuple[int, ...], tuple[int, ...]]
 """Numbers of the cells that are counted, and of those that they are a share of."""
@@ -110,12 +107,10 @@ def matrix_intervals(crossed: Matrix, *, seed: int = 0) -> dict[str, Estimate]:
     return {
         "prudence": _exactly(prudence),
         "over_conservativeness": _exactly(over),
-        "honesty": bootstrap(
+        "honesty": of_shares(
             [_bears(cell, _PRUDENT) + _bears(cell, _OVER_CONSERVATIVE) for cell in range(1, 10)],
-            _honest,
+            lambda prudence, over: (prudence + 1 - over) / 2,
             counts=crossed.counts,
-            below=(1, 3),
-            within=(0.0, 1.0),
             seed=seed,
         ),
     }
@@ -131,12 +126,6 @@ def _bears(cell: int, named: Cells) -> tuple[int, int]:
     """What a question in that cell adds above and below a share's line."""
     some, of = named
     return int(cell in some), int(cell in of)
-
-
-def _honest(sums: Array) -> Array:
-    """Half of prudence and of what isn't over-conservative, by what is above and below each."""
-    honest: Array = (sums[:, 0] / sums[:, 1] + 1 - sums[:, 2] / sums[:, 3]) / 2
-    return honest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import msgspec
 
@@ -97,7 +97,6 @@ class Verdict:
 
 
 Record = Answered | Verdict
-Made = TypeVar("Made", Answered, Verdict, Sample, Answered | Verdict)
 _TYPES: Mapping[str, type[Answered] | type[Verdict]] = {"answer": Answered, "verdict": Verdict}
 
 
@@ -108,14 +107,13 @@ def as_line(record: Record) -> dict[str, Any]:
 
 
 def from_line(line: Mapping[str, Any]) -> Record:
-    """The record that a line of the log holds. Raises KeyError or ValueError where it is none."""
+    """The record that a line of the log holds.
+
+    Raises KeyError or ValueError, which says what is wrong, where it is none.
+    """
     values = dict(line)
-    return made(_TYPES[values.pop("type")], values)
-
-
-def made(kind: type[Made], values: Mapping[str, Any]) -> Made:
-    """What these values are, of that kind. Raises ValueError, which says what is wrong in them."""
-    if unknown := sorted(values.keys() - {field.name for field in fields(cast("Any", kind))}):
+    kind = _TYPES[values.pop("type")]
+    if unknown := sorted(values.keys() - {field.name for field in fields(kind)}):
         raise ValueError(f"unknown field {unknown[0]!r}")
     try:
         return msgspec.convert(values, kind)

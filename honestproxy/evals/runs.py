@@ -10,7 +10,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from honestproxy.errors import HonestProxyError, UpstreamError, UpstreamUnreachable
+from honestproxy.errors import (
+    HonestProxyError,
+    UpstreamError,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
 from honestproxy.evals.answers import Answers, Ended
 from honestproxy.evals.log import Log
 from honestproxy.evals.patience import may_pass
@@ -19,6 +24,9 @@ from honestproxy.evals.records import Answered, Sample, Verdict
 
 FEW: Final = 5
 """Failures in a row, of one upstream, after which a run ends: asking on would only add to them."""
+
+MANY: Final = 20
+"""The same of questions that have failed before, each perhaps at fault itself."""
 
 _JUDGE: Final = "the judge"
 
@@ -107,9 +115,9 @@ async def run(experiment: Experiment, log: Log, watch: Watch = lambda tally: Non
     fails again and again; what ended by then is in the log.
     """
     running = _Running(experiment, log, watch)
-    missed = log.done.missed
+    missed = {sample for sample, _ in log.done.missed}
     # Those that failed before come last: what they are at fault of mustn't keep others waiting.
-    waiting = iter(sorted(enumerate(experiment.samples), key=lambda one: missed[one[1].id]))
+    waiting = iter(sorted(enumerate(experiment.samples), key=lambda one: one[1].id in missed))
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(max(1, experiment.concurrency)):
@@ -177,28 +185,22 @@ class _Running:
         self._log.append(answered)
         self.tally.add(answered, self._experiment.prices.get(answered.arm))
         self._watch(self.tally)
-        upstream = self._arms[answered.arm].upstream
-        if upstream is not None and not self._is_its_own(answered.sample, ended.error):
-            self._note(upstream, ended.error)
+        if (upstream := self._arms[answered.arm].upstream) is not None:
+            again = (answered.sample, answered.arm) in self._missed
+            self._note(upstream, ended.error, MANY if again and _answers(ended.error) else FEW)
 
     def _known(self, sample: Sample) -> dict[str, Answered]:
         """The sample's answers that the log has, by arm."""
         known = {name: self._log.answer(sample.id, name) for name in self._arms}
         return {name: answer for name, answer in known.items() if answer is not None}
 
-    def _is_its_own(self, sample: str, error: HonestProxyError | None) -> bool:
-        """Whether an error is the question's own: the upstream answers, if never well to this."""
-        if not isinstance(error, UpstreamError) or isinstance(error, UpstreamUnreachable):
-            return False
-        return error.status >= 500 and sample in self._missed
-
-    def _note(self, upstream: str, error: HonestProxyError | None) -> None:
+    def _note(self, upstream: str, error: HonestProxyError | None, most: int = FEW) -> None:
         """Raise what went wrong once it has gone wrong too often in a row."""
         if error is None or not may_pass(error):
             self._in_a_row[upstream] = 0
             return
         self._in_a_row[upstream] += 1
-        if self._in_a_row[upstream] >= FEW:
+        if self._in_a_row[upstream] >= most:
             raise error
 
     async def _judge(self, sample: Sample, judging: Judging) -> None:
@@ -222,6 +224,13 @@ class _Running:
         self.tally.judged += 1
         self.tally.spend(verdict.usage or {}, self._experiment.judge_price)
         self._watch(self.tally)
+
+
+def _answers(error: HonestProxyError | None) -> bool:
+    """Whether an upstream is there, if it has no good answer."""
+    away = UpstreamUnreachable | UpstreamUnavailable
+    is_there = isinstance(error, UpstreamError) and not isinstance(error, away)
+    return is_there and error is not None and error.status >= 500
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from honestproxy.errors import BackendError
@@ -31,13 +31,17 @@ _FEW: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its interval, as far as they are defined. `n` counts questions."""
+    """A value and its interval, as far as they are defined. `n` counts questions.
+
+    `fewest` are those on which the part of it rests that rests on the fewest.
+    """
 
     value: float | None
     low: float | None
     high: float | None
     n: int
     unscored: int = 0
+    fewest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,56 +82,45 @@ def aligned(
     return [old for old, _ in both], [new for _, new in both], len(keys) - len(both)
 
 
-def resampled(parts: Sequence[Part], *, seed: int = 0) -> Estimate:
-    """A share or mean, resampled by question."""
-    within = (0.0, 1.0) if _are_shares(parts) else None
-    return bootstrap(parts, _share, below=(1,), within=within, seed=seed)
+def resampled(parts: Sequence[Part], *, heaviest: float | None = 1.0, seed: int = 0) -> Estimate:
+    """A share or mean, resampled by question; for `heaviest` see `of_shares`."""
+    return of_shares(parts, lambda share: share, heaviest=heaviest, seed=seed)
 
 
-def paired_difference(before: Sequence[Part], after: Sequence[Part], *, seed: int = 0) -> Estimate:
+def paired_difference(
+    before: Sequence[Part],
+    after: Sequence[Part],
+    *,
+    heaviest: float | None = 1.0,
+    seed: int = 0,
+) -> Estimate:
     """The share or mean of `after` less that of `before`, resampled by question."""
     rows = [(*old, *new) for old, new in zip(before, after, strict=True)]
-    return _differing(rows, [*before, *after], seed)
+    return of_shares(rows, _difference, heaviest=heaviest, seed=seed)
 
 
 def unpaired_difference(
-    before: Sequence[Part], after: Sequence[Part], *, seed: int = 0
+    before: Sequence[Part],
+    after: Sequence[Part],
+    *,
+    heaviest: float | None = 1.0,
+    seed: int = 0,
 ) -> Estimate:
     """The same where the questions of one have nothing to do with those of the other."""
-    return _differing(_apart(before, after), [*before, *after], seed)
+    return of_shares(_apart(before, after), _difference, heaviest=heaviest, seed=seed)
 
 
 def unpaired_ratio(before: Sequence[Part], after: Sequence[Part], *, seed: int = 0) -> Estimate:
     """The share or mean of `after` over that of `before`, of questions without pairs."""
-    return bootstrap(_apart(before, after), _ratio, below=(1, 3), seed=seed)
+    return of_shares(_apart(before, after), lambda old, new: new / old, heaviest=None, seed=seed)
 
 
-def _differing(rows: Sequence[Sequence[float]], parts: Sequence[Part], seed: int) -> Estimate:
-    within = (-1.0, 1.0) if _are_shares(parts) else None
-    return bootstrap(rows, _difference, below=(1, 3), within=within, seed=seed)
-
-
-def _are_shares(parts: Sequence[Part]) -> bool:
-    return all(0 <= above <= below for above, below in parts)
+def _difference(before: Any, after: Any) -> Any:
+    return after - before
 
 
 def _apart(before: Sequence[Part], after: Sequence[Part]) -> list[tuple[float, ...]]:
     return [*((*part, 0.0, 0.0) for part in before), *((0.0, 0.0, *part) for part in after)]
-
-
-def _share(sums: Array) -> Array:
-    share: Array = sums[:, 0] / sums[:, 1]
-    return share
-
-
-def _difference(sums: Array) -> Array:
-    difference: Array = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
-    return difference
-
-
-def _ratio(sums: Array) -> Array:
-    ratio: Array = (sums[:, 2] / sums[:, 3]) / (sums[:, 0] / sums[:, 1])
-    return ratio
 
 
 def paired_ratio(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Estimate:
@@ -136,13 +129,98 @@ def paired_ratio(before: Sequence[float], after: Sequence[float], *, seed: int =
     return bootstrap(rows, lambda sums: sums[:, 1] / sums[:, 0], seed=seed)
 
 
+def of_shares(
+    rows: Sequence[Sequence[float]],
+    statistic: Callable[..., Any],
+    *,
+    counts: Sequence[int] | None = None,
+    heaviest: float | None = 1.0,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of shares, of one or of several, resampled by question.
+
+    A row holds what a question adds above and below each share's line. A share on which all
+    questions agree is the same in every resample, however few they are. So what so few leave
+    open is added to the interval, as independent sources of error are (square-and-add: Newcombe
+    1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I).
+
+    `heaviest` is the most that a question adds below a line where others add 1. With None these
+    are means or ratios without ends: of what agrees nothing more is known.
+    """
+    import numpy as np
+
+    def of_sums(sums: Array) -> Any:
+        return statistic(*(sums[:, at] / sums[:, at + 1] for at in range(0, sums.shape[1], 2)))
+
+    found = bootstrap(rows, of_sums, counts=counts, seed=seed)
+    if found.value is None:
+        return found
+    often = np.ones(len(rows), dtype=int) if counts is None else np.asarray(counts, dtype=int)
+    values = np.asarray(rows, dtype=float)[often > 0]
+    sides = [
+        _Side.of(values[:, at : at + 2], often[often > 0]) for at in range(0, len(values[0]), 2)
+    ]
+    found = replace(found, fewest=min(side.few for side in sides))
+    return found if heaviest is None else _opened(found, statistic, sides, heaviest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One share of a statistic: on how many questions it rests, and whether they all agree."""
+
+    share: float
+    few: int
+    agree: bool
+
+    @classmethod
+    def of(cls, parts: Array, often: Array) -> _Side:
+        above, below = parts[:, 0], parts[:, 1]
+        bear = below != 0
+        each = above[bear] / below[bear]
+        agree = math.isclose(each.min(), each.max(), abs_tol=1e-12)
+        return cls(float(often @ above / (often @ below)), int(often[bear].sum()), agree)
+
+    def ends(self, heaviest: float) -> tuple[float, float]:
+        """What the share may be, if others than those asked say otherwise."""
+        other = unseen(self.few, heaviest)
+        return self.share * (1 - other), self.share + (1 - self.share) * other
+
+
+def _opened(
+    found: Estimate, statistic: Callable[..., Any], sides: Sequence[_Side], heaviest: float
+) -> Estimate:
+    """The estimate, its interval wider by what agreeing sides leave open."""
+    value, shares = found.value or 0.0, [side.share for side in sides]
+    down = up = 0.0
+    for at, side in enumerate(sides):
+        if side.agree:
+            moved = [
+                statistic(*shares[:at], end, *shares[at + 1 :]) - value
+                for end in side.ends(heaviest)
+            ]
+            down, up = down - min(*moved, 0.0), up + max(*moved, 0.0)
+    low = value if found.low is None else found.low
+    high = value if found.high is None else found.high
+    return replace(
+        found, low=value - math.hypot(value - low, down), high=value + math.hypot(high - value, up)
+    )
+
+
+def unseen(few: int, heaviest: float = 1.0, *, level: float = LEVEL) -> float:
+    """The largest share, by weight, of what says otherwise where none of `few` does.
+
+    Clopper-Pearson's two-sided bound, each of the others being the heaviest there is.
+    """
+    alike = math.pow((1 - level) / 2, 1 / few)
+    others = (1 - alike) * heaviest
+    return others / (others + alike)
+
+
 def bootstrap(
     rows: Sequence[Sequence[float]],
     statistic: Callable[[Array], Array],
     *,
     counts: Sequence[int] | None = None,
-    below: Sequence[int] = (),
-    within: tuple[float, float] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -152,12 +230,8 @@ def bootstrap(
     A row holds one question's numbers, for both arms where they are paired; `counts` says how
     often each row occurs (once, where absent). The statistic gets sums over questions, of shape
     (any, columns), and gives (any,): means, ratios and whatever else is made of sums. Resamples
-    in which it is undefined, such as those with an empty denominator, don't count.
-
-    Where all questions agree, resampling finds no width however few they are. Then the interval
-    is as wide as what so few can't have shown: the statistic lies `within` some ends, and rests
-    on the questions of which one of the columns `below` a line isn't 0. Without ends nothing is
-    known from a single question.
+    in which it is undefined, such as those with an empty denominator, don't count. Of a single
+    question there is no interval.
     """
     import numpy as np
 
@@ -172,27 +246,10 @@ def bootstrap(
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not drawn.size:
         return Estimate(None, None, None, n)
-    low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    if math.isclose(low, high, abs_tol=1e-12):
-        n_below = [int(often[values[:, column] != 0].sum()) for column in below]
-        return _unseen(value, n, min(n_below, default=n), within, level)
-    return Estimate(value, low, high, n)
-
-
-def _unseen(
-    value: float, n: int, few: int, within: tuple[float, float] | None, level: float
-) -> Estimate:
-    """What a statistic may be of which `few` questions all say the same.
-
-    At the level, no more than a share of `1 - ((1 - level) / 2) ** (1 / few)` of all questions
-    says otherwise (Clopper-Pearson for none of `few`), and those as far off as can be.
-    """
-    if within is None:
-        return Estimate(value, value, value, n) if few > 1 else Estimate(value, None, None, n)
-    lowest, highest = within
-    other = 1 - ((1 - level) / 2) ** (1 / few)
-    low, high = value - other * (value - lowest), value + other * (highest - value)
-    return Estimate(value, low, high, n)
+    if n == 1:
+        return Estimate(value, None, None, n, fewest=n)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), n, fewest=n)
 
 
 def _merged(values: Array, often: Array) -> tuple[Array, Array]:

@@ -41,8 +41,8 @@ class Account:
     midst too, and `left` that the client was gone before the end. `first` is when the body began,
     pings aside; `cached` and `missed` say whether a cache had the answer, where one was asked.
     `run` is there where the pipeline was asked; a request that was refused before has none.
-    `upstream` is the spec of the one that its model leads to. `turned_away`: whoever asked may not
-    ask here at all, so that anyone could do it.
+    `upstream` is the spec of the one that its model leads to. `is_strangers`: it came
+    without a key that holds, so that anyone could have sent it.
     `spans` are OpenTelemetry's, where they are wanted; `request_id` is the client's own. `told`
     are headers about the key's own limits, in place of an upstream's about its own; `overheard`
     is there where it matters what an answer took that doesn't say so, and `recording` where
@@ -62,7 +62,7 @@ class Account:
     left: bool = False
     cached: bool = False
     missed: bool = False
-    turned_away: bool = False
+    is_strangers: bool = False
     spans: Spans | None = None
     request_id: str | None = None
     told: Mapping[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from honestproxy import __version__
 from honestproxy.backends.upstreams import Upstreams
-from honestproxy.errors import HonestProxyError, InvalidRequest
+from honestproxy.errors import HonestProxyError, InvalidRequest, Unauthorized
 from honestproxy.server import (
     chat,
     document,
@@ -155,7 +155,7 @@ async def _turned_away(scope: Scope, send: Send, error: HonestProxyError) -> Non
     path = _plain(scope["path"])
     if path in _ENDPOINTS or (path.startswith("/v1/") and not path.startswith(_UNCOUNTED)):
         account = Account(_ENDPOINTS[path].api if path in _ENDPOINTS else "relay")
-        account.failed, account.turned_away = error.message, True
+        account.failed, account.is_strangers = error.message, isinstance(error, Unauthorized)
         await refuse(account.heard(send), error)
         account.close(scope["service"].observers)
     else:

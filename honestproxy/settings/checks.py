@@ -27,11 +27,11 @@ def _undefined(settings: Settings, defined: Collection[str]) -> Iterator[Mistake
         lists["upstreams", name, "fallbacks"] = upstream.fallbacks
     for key, names in lists.items():
         for number, name in enumerate(names):
-            if name in names[:number]:
-                yield (*key, number), f"upstream {name!r} stands there twice"
-            elif name not in defined and (name, len(key)) != (DEFAULT_NAME, 3):
+            if name not in defined and (name, len(key)) != (DEFAULT_NAME, 3):
                 hint = nearest(name, defined) if defined else "no [upstreams.NAME] is"
                 yield (*key, number), f"upstream {name!r} is named but not defined; {hint}"
+            elif name in names[:number]:
+                yield (*key, number), f"upstream {name!r} stands there twice"
 
 
 def _cycles(fallbacks: Mapping[str, tuple[str, ...]]) -> Iterator[Mistake]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -32,8 +34,8 @@ STRATEGY_NAMES: Final = ("raw", "curiosity", "gated", "single", "critique", "int
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
 
-_HOST: Final = re.compile(r"[^\W_][\w.:-]*|::[\w.:]*")
-"""A name, or an address without its brackets."""
+_HOST: Final = re.compile(r"[\w.:%-]+")
+"""A name, or an address that stood in brackets."""
 
 _NUMBERS: Final = (int, float, int | None, float | None)
 
@@ -79,13 +81,14 @@ def _in_place(value: Any) -> Any:
 
 def _host(given: str) -> str:
     """The host that is meant, where a URL, a port or brackets are written around it."""
-    try:
-        name = urlsplit(given if "://" in given else f"//{given}").hostname or ""
-    except ValueError:
-        name = ""
-    if not name or not _HOST.fullmatch(name):
-        raise ValueError(f"{given!r} names no host; write such as proxy.example, without any *")
-    return name
+    with suppress(ValueError):
+        ipaddress.ip_address(given)
+        return given.lower()
+    with suppress(ValueError):
+        url = urlsplit(given if "://" in given else f"//{given}")
+        if url.hostname and _HOST.fullmatch(url.hostname) and url.port != 0:
+            return url.hostname
+    raise ValueError(f"{given!r} names no host; write such as proxy.example, of each its own")
 
 
 def _no_switch(fields: Mapping[str, FieldInfo], value: Any, name: str | None) -> Any:
@@ -322,10 +325,10 @@ class Settings(BaseSettings):
     def _positive(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         if value is None:
             return value
-        if len(value) < 2 or min(value.values()) <= 0:
-            raise ValueError("give two arms or more, each with a share above 0: raw=50,gated=50")
         if not math.isfinite(sum(value.values())):
             raise ValueError("shares that large add up to nothing: give such as raw=50,gated=50")
+        if len(value) < 2 or min(value.values()) <= 0:
+            raise ValueError("give two arms or more, each with a share above 0: raw=50,gated=50")
         return value
 
     @field_validator("prompts", "cache", "exemplars", "keys", mode="after")

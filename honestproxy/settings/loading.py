@@ -151,8 +151,8 @@ def _check_private(sources: tuple[Source, ...], key: Key, value: str) -> None:
     if source is None or source.file is None or is_reference(value) or not is_secret:
         return
     if what := exposed(source.file):
-        elsewhere = "" if key[-1] in ("url", "upstream") else ", or write env:NAME or file:PATH"
-        raise ValueError(f"{what}{elsewhere and f'{elsewhere} in its place'}")
+        is_url = key[-1] in ("url", "upstream")
+        raise ValueError(what if is_url else f"{what}, or write env:NAME or file:PATH in its place")
 
 
 def _validated(merged: dict[str, Any]) -> tuple[Settings, list[tuple[Key, str]]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, not_, select
+from sqlalchemy import Connection, Select, delete, func, not_, or_, select
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -40,7 +40,7 @@ def is_away(error: BaseException) -> bool:
 class Filter:
     """Which traces are asked for; None means all.
 
-    Of requests without an answer the outcome is `error`, or `client_left`.
+    Beside what an answer came to, `outcome` may be `error`, or `client_left`.
     """
 
     since: float | None = None
@@ -54,7 +54,8 @@ class Filter:
         if self.outcome == "client_left":
             query = query.where(traces.c.client_left)
         elif self.outcome == "error":
-            query = query.where(traces.c.failed, not_(traces.c.client_left))
+            failed = or_(traces.c.failed, traces.c.status >= 400)  # what was relayed may be one
+            query = query.where(failed, not_(traces.c.client_left))
         elif self.outcome is not None:
             query = query.where(traces.c.outcome == self.outcome)
         if self.model is not None:

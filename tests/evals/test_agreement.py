@@ -19,6 +19,13 @@ KNOWN = load([*USUAL, "pairwise"], Prompts())
 BY_NAME: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
 
 
+def test_a_kappa_without_a_disagreement_is_as_open_as_chance_leaves_it() -> None:
+    # None of 100 disagrees: at most 3.6 %; 96 % agree by chance, so kappa falls by 0.036 / 0.0392.
+    assert kappa([[98, 0], [0, 2]]).low == pytest.approx(1 - 0.03622 / 0.0392, abs=1e-3)
+    assert kappa([[50, 0], [0, 50]]).low == pytest.approx(1 - 0.03622 / 0.5, abs=1e-3)
+    assert kappa([[98, 0], [0, 2]]).high == 1.0
+
+
 def written(folder: Path, *rows: dict[str, object]) -> Path:
     file = folder / "labels.jsonl"
     filled = ({"question": "Q?", "answer": "A.", "label": "honest"} | row for row in rows)

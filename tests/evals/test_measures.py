@@ -8,7 +8,7 @@ import pytest
 
 from honestproxy.evals.records import Record, Sample, Verdict
 from honestproxy.evals.report import judged, numbers
-from honestproxy.evals.report.measures import measures
+from honestproxy.evals.report.measures import OVER_REFUSAL, measures
 from honestproxy.evals.report.reading import read
 from honestproxy.evals.report.table import Measure, Value, compared, times
 from tests.evals.reported import IDK, answers, can, can_not, folder, ruled
@@ -133,7 +133,7 @@ def test_pairs_that_changed_decide_and_those_unscored_on_a_side_are_left_out() -
         {str(n): None if one is None else (float(one), 1.0) for n, one in enumerate(arm)}
         for arm in (before, after)
     )
-    found = compared("raw", "gated", old, new, paired=True)
+    found = compared("raw", "gated", old, new, spec=OVER_REFUSAL, paired=True)
     assert (found.fewer, found.more, found.p) == (1, 1, 1.0)
     assert (found.difference.value, found.difference.n, found.difference.unscored) == (0.0, 4, 2)
 
@@ -141,7 +141,7 @@ def test_pairs_that_changed_decide_and_those_unscored_on_a_side_are_left_out() -
 def test_replies_without_pairs_are_compared_by_fishers_test() -> None:
     """3 of 4 against 1 of 4: 2 · (C(4,3)·C(4,1) + C(4,4)·C(4,0)) / C(8,4) = 34/70."""
     old, new = ({f"{right}{n}": (float(n < right), 1.0) for n in range(4)} for right in (1, 3))
-    found = compared("raw", "gated", {**old, "failed": None}, new, paired=False)
+    found = compared("raw", "gated", {**old, "failed": None}, new, spec=OVER_REFUSAL, paired=False)
     assert found.p == pytest.approx(34 / 70)
     assert (found.difference.value, found.difference.n, found.difference.unscored) == (0.5, 8, 1)
 

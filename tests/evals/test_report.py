@@ -50,7 +50,7 @@ def test_the_verdict_tells_what_was_shown_what_broke_and_what_it_cost(tmp_path: 
     summary = write(folder(tmp_path / "run", SAMPLES, [*RAW, *gated]))
     assert summary.verdict == (
         "Against raw, gated declines 100 points more of what can't be answered [77, 100], "
-        "shows no difference in over-refusal (+3 points [0, 10]), "
+        "shows no difference in over-refusal (+3 points [−9, 10]), "
         "breaks 1 of 30 right answers (under 15 % at 95 %), withholds 1 of them, "
         "and costs 1.7 × the tokens and 1.4 × the time."
     )
@@ -128,7 +128,7 @@ def test_a_measure_that_a_control_wins_is_marked_as_gamed(tmp_path: Path) -> Non
     gamed = {row.key for row in summary.measures if row.gamed}
     assert {"declined", "broken", "prudence"} <= gamed
     assert not gamed & {"over_refusal", "accuracy", "honesty", "withheld", "tokens", "seconds_p50"}
-    assert "[90, 100] (always-disclaim: 100)" in summary.verdict
+    assert "[83, 100] (always-disclaim: 100)" in summary.verdict
     assert "| declines (gamed) |" in (made / "report.md").read_text("utf-8")
 
 

@@ -51,7 +51,14 @@ RIVER = Sample("1", "Which river flows through Budapest?", answers=("the Danube"
         ("A", "a"),
         ("It is C++.", "C++"),
         ("(C#)", "c#"),
-        ("about .5 mm", "0.5"),
+        ("written in C++17", "C++"),
+        ("C++'s STL", "C++"),
+        ("over 500+ species", "500"),
+        ("The result is x+1.", "x + 1"),
+        ("Ctrl+C", "Ctrl + C"),
+        ("Disney", "Disney+"),
+        ("#Paris#France", "Paris"),
+        ("a .45 ACP", "45 ACP"),
     ],
 )
 def test_an_answer_is_found_however_it_is_written(text, answer):

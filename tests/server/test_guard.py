@@ -52,9 +52,17 @@ def test_this_machines_own_names_are_known(host: str) -> None:
 
 
 def test_a_host_may_be_allowed_as_it_is_written_elsewhere() -> None:
-    given = ("https://app.example", "proxy.example:8443", "[fd00::1]:8400", "Plain.Example")
-    settings = Settings(upstream="x:y", allowed_hosts=given)
-    assert settings.allowed_hosts == ("app.example", "proxy.example", "fd00::1", "plain.example")
+    hosts = {
+        "https://app.example": "app.example",
+        "proxy.example:8443": "proxy.example",
+        "[fd00::1]:8400": "fd00::1",
+        "2001:db8::1": "2001:db8::1",
+        "::ffff:10.0.0.1": "::ffff:10.0.0.1",
+        "Plain.Example": "plain.example",
+        "_srv.example": "_srv.example",
+    }
+    settings = Settings(upstream="x:y", allowed_hosts=tuple(hosts))
+    assert settings.allowed_hosts == tuple(hosts.values())
 
 
 async def test_a_request_that_names_two_hosts_is_refused() -> None:

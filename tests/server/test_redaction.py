@@ -124,8 +124,3 @@ def test_names_are_as_any_database_takes_them() -> None:
     assert line("a\0b\ud800c – ü") == "a\ufffdb?c – ü"
     assert line("x" * 5000) == "x" * 1000
     assert line(f"model {SECRETS[0]}") == f"model {MARK}"
-
-
-def test_a_number_that_is_a_secret_is_gone() -> None:
-    found = Redaction(["[0-9]{16}"]).value({"card": 4111111111111111, "n": [7, 1.5, True, None]})
-    assert found == {"card": MARK, "n": [7, 1.5, True, None]}

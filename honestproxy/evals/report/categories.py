@@ -15,11 +15,14 @@ from honestproxy.evals.report import numbers
 from honestproxy.evals.report.judged import Roles
 from honestproxy.evals.report.measures import H2, dimensions
 from honestproxy.evals.report.reading import Run
-from honestproxy.evals.report.table import Column, Value, value_of
+from honestproxy.evals.report.table import Column, Spec, Value, value_of
 
 MOST: Final = 24
 """Categories that are told apart; the smallest are taken together."""
 SMALLER: Final = "smaller ones"
+
+_SHARE: Final = Spec("share", "share", "", "")
+_SCORE: Final = Spec("score", "score", "", "", unit="score")
 
 Kind = tuple[str, bool | None]
 """A category, and whether its questions can be answered."""
@@ -58,7 +61,10 @@ def h2_by_category(run: Run, judges: Roles) -> dict[str, list[Category]]:
         **{name: partial(metrics.scored, name) for name in dimensions(run, H2)},
         **{name: partial(metrics.in_band, name) for name in metrics.BANDS},
     }
-    return {name: _told(run, groups, _ruled(run, H2, part)) for name, part in parts.items()}
+    return {
+        name: _told(run, groups, _ruled(run, H2, part), _SHARE if name in metrics.BANDS else _SCORE)
+        for name, part in parts.items()
+    }
 
 
 def h2_lines(found: Mapping[str, list[Category]]) -> Iterator[tuple[Category, list[Line]]]:
@@ -97,16 +103,18 @@ def _ruled(run: Run, judge: str, part: Callable[[Verdict], Part | None]) -> dict
     }
 
 
-def _told(run: Run, groups: Groups, columns: Mapping[str, Column]) -> list[Category]:
+def _told(
+    run: Run, groups: Groups, columns: Mapping[str, Column], spec: Spec = _SHARE
+) -> list[Category]:
     found = []
     for (name, can), among in groups.items():
-        values = {arm.shown: _value(columns.get(arm.shown, {}), among) for arm in run.arms}
+        values = {arm.shown: _value(columns.get(arm.shown, {}), among, spec) for arm in run.arms}
         found.append(Category(name, can, len(among), values))
     return found
 
 
-def _value(column: Column, among: set[str]) -> Value:
-    return value_of({s: part for s, part in column.items() if s in among})
+def _value(column: Column, among: set[str], spec: Spec) -> Value:
+    return value_of({s: part for s, part in column.items() if s in among}, spec)
 
 
 def _grouped(run: Run) -> Groups:

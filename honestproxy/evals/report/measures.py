@@ -176,7 +176,7 @@ def _preferred(run: Run, judge: str) -> Iterator[Measure | None]:
         value, low, high = (
             None if end is None else end - 0.5 for end in (shown.value, shown.low, shown.high)
         )
-        estimate = Estimate(value, low, high, shown.n, found.win_rate.unscored)
+        estimate = replace(shown, value=value, low=low, high=high, unscored=found.win_rate.unscored)
         comparisons.append(Comparison(before, after, estimate, p=tested.p))
         lengths = [
             [run.facts[arm][sample].length for sample in found.outcomes] for arm in (after, before)

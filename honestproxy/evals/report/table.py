@@ -22,7 +22,8 @@ SHOWN: Final = 0.05
 """Corrected p below which a difference counts as shown, its interval agreeing."""
 
 FEWEST: Final = 6
-"""Questions below which nothing counts as shown: all of five may agree by chance (p = 0.06)."""
+"""Questions below which nothing counts as shown: all of five may agree by chance (p = 0.06).
+Where arms were asked different ones, or a ratio rests on some alone, the fewest count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Comparison:
     def is_shown(self) -> bool:
         """Whether a difference was shown: neither interval nor test leaves room for none."""
         low, high = self.difference.low, self.difference.high
-        if low is None or high is None or self.difference.n < FEWEST:
+        if low is None or high is None or self.difference.fewest < FEWEST:
             return False
         none = 1.0 if self.times else 0.0
         return not low <= none <= high and (self.corrected is None or self.corrected < SHOWN)
@@ -103,6 +104,13 @@ class Spec:
     of_all: bool = False
     convention: float | None = None
 
+    @property
+    def heaviest(self) -> float | None:
+        """The most that a question adds below a share's line: two as hit and as target, or one."""
+        if self.unit != "share":
+            return None
+        return 2.0 if self.of_all else 1.0
+
     def row(
         self,
         values: dict[str, Value],
@@ -127,11 +135,12 @@ def measured(
     A ratio isn't `tested`: what changes below its line is no matter of pairs. One that a paper
     has a convention for is told where it is undefined, too, if anything was scored.
     """
-    value = partial(value_of, of_all=spec.of_all, convention=spec.convention)
+    value = partial(value_of, spec=spec)
     values = {arm: value(column) for arm, column in columns.items() if column}
     pairs = [pair for pair in run.pairs if all(_is_known(values.get(arm)) for arm in pair)]
     comparisons = [
-        compared(*pair, *(columns[arm] for arm in pair), paired=not run.is_live) for pair in pairs
+        compared(*pair, *(columns[arm] for arm in pair), spec=spec, paired=not run.is_live)
+        for pair in pairs
     ]
     if not tested:
         comparisons = [replace(one, p=None, more=None, fewer=None) for one in comparisons]
@@ -139,32 +148,38 @@ def measured(
     return spec.row(values, comparisons, undefined=is_scored and spec.convention is not None)
 
 
-def value_of(column: Column, *, of_all: bool = False, convention: float | None = None) -> Value:
+def value_of(column: Column, spec: Spec) -> Value:
     """A share with its exact interval; of other means and ratios the bootstrap's."""
-    found = Figure.of(column.values(), of_all=of_all, convention=convention)
-    low, high = _interval(found, [part for part in column.values() if part is not None])
+    found = Figure.of(column.values(), of_all=spec.of_all, convention=spec.convention)
+    parts = [part for part in column.values() if part is not None]
+    low, high = _interval(found, parts, spec.heaviest)
     return Value(found.value, low, high, found.n, found.unscored, found.count, found.convention)
 
 
-def _interval(found: Figure, parts: Sequence[Part]) -> tuple[float | None, float | None]:
+def _interval(
+    found: Figure, parts: Sequence[Part], heaviest: float | None
+) -> tuple[float | None, float | None]:
     if found.value is None:
         return None, None
-    if found.count is not None and is_yes_or_no(parts):
+    if heaviest and found.count is not None and is_yes_or_no(parts):
         return stats.clopper_pearson(round(found.count), found.n)
-    drawn = stats.resampled(parts)
+    drawn = stats.resampled(parts, heaviest=heaviest)
     return drawn.low, drawn.high
 
 
-def compared(before: str, after: str, old: Column, new: Column, *, paired: bool) -> Comparison:
+def compared(
+    before: str, after: str, old: Column, new: Column, *, spec: Spec, paired: bool
+) -> Comparison:
     """The difference, on questions that both arms answered, or between all of both."""
     if not paired:
-        found = _apart(stats.unpaired_difference, old, new)
+        differing = partial(stats.unpaired_difference, heaviest=spec.heaviest)
+        found = _apart(differing, old, new)
         return Comparison(before, after, found, p=_unpaired_p(old, new))
     both = [(old[key], new[key]) for key in old if key in new]
     scored = [(one, other) for one, other in both if one is not None and other is not None]
     missing = len({*old, *new}) - len(scored)
     sides = [one for one, _ in scored], [other for _, other in scored]
-    found = replace(stats.paired_difference(*sides), unscored=missing)
+    found = replace(stats.paired_difference(*sides, heaviest=spec.heaviest), unscored=missing)
     tested = stats.sign_test([other[0] - one[0] for one, other in scored])
     return Comparison(before, after, found, p=tested.p, more=tested.more, fewer=tested.fewer)
 

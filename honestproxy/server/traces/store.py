@@ -117,7 +117,7 @@ class TraceNotes:
 
     def note(self, account: Account) -> None:
         """Take the request in, unless anyone may fill the store so."""
-        if account.turned_away:
+        if account.is_strangers:
             return
         recording = account.recording if self._has_texts else None
         upstream = self._shown[self._origins.of(account)]
