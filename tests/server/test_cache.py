@@ -265,7 +265,7 @@ async def test_a_hit_is_counted_for_its_arm_and_costs_nothing() -> None:
         assert len(on.upstream.seen) == 1
     assert (arm["requests"], arm["calls"], arm["tokens"]) == (3, 1, 7)
     assert arm["outcomes"] == {"passed_through": 3}
-    assert arm["votes"] == {"up": 1}
+    assert arm["votes"] == {"up": 1, "down": 0}
 
 
 async def test_what_is_kept_outlives_a_reload_but_is_not_for_other_settings() -> None:
