@@ -176,6 +176,7 @@ class Answering:
                 return
             told = {**run.headers, **_EVENT_STREAM, **reply.headers(run.honesty)}
             await _head(self._send, 200, told)
+            self._sent_at = asyncio.get_running_loop().time()
             await self._events(run, first, reads)
         finally:
             if first is not None and not first.done():

@@ -144,6 +144,14 @@ async def test_pings_flow_while_early_steps_run() -> None:
     assert found.index(b": ping") < next(i for i, line in enumerate(found) if b"data:" in line)
 
 
+async def test_no_ping_comes_before_its_interval_is_over() -> None:
+    slowly = script(confusion=events(0.3, event(chunk(NO_DOUBT, "stop"))))
+    async with proxy(slowly, ping_interval=30) as on:
+        found = [line async for line in lines(on, ask(stream=True))]
+    assert b": ping" not in found
+    assert b"data: [DONE]" in found
+
+
 async def test_the_head_goes_out_before_a_draft_that_takes_its_time() -> None:
     slow = Reply([0.5, event(chunk("x", "stop"))], content_type="text/event-stream")
 
