@@ -228,9 +228,9 @@ class _Running:
 
 def _answers(error: HonestProxyError | None) -> bool:
     """Whether an upstream is there, if it has no good answer."""
-    away = UpstreamUnreachable | UpstreamUnavailable
-    is_there = isinstance(error, UpstreamError) and not isinstance(error, away)
-    return is_there and error is not None and error.status >= 500
+    if isinstance(error, UpstreamUnreachable | UpstreamUnavailable):
+        return False
+    return isinstance(error, UpstreamError) and error.status >= 500
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -257,6 +257,9 @@ def changed(run: Run) -> Iterator[Measure | None]:
     if not any(one.n for one in crossed.values()):
         return
     mendable = {pair[1]: matrix(run, *pair, answerable=True) for pair in run.pairs}
+    found, mended = (
+        {after: changes(one) for after, one in some.items()} for some in (crossed, mendable)
+    )
     rows = {
         "broken": ("right answers broken", "Right before, wrong after.", "less"),
         "withheld": ("right answers withheld", "Right before, declined after.", "less"),
@@ -269,8 +272,8 @@ def changed(run: Run) -> Iterator[Measure | None]:
     }
     for key, (name, about, better) in rows.items():
         spec = Spec(key, name, about, CHANGED, better="less" if better == "less" else "more")
-        of = mendable if key == "mended" else crossed
-        values = {a: _bounded(getattr(changes(one), key), one) for a, one in of.items()}
+        counted, of = (mended, mendable) if key == "mended" else (found, crossed)
+        values = {arm: _bounded(getattr(one, key), of[arm]) for arm, one in counted.items()}
         yield spec.row(values, undefined=True)
     yield from _papers(crossed)
 
