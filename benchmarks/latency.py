@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import socket
 import statistics
 import time
@@ -19,10 +20,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import uvicorn
 from aiohttp import web
 
 from honestproxy.server import create_app
+from honestproxy.server.listening.running import Server
 from honestproxy.settings import Settings
 
 STEP = 0.300
@@ -95,6 +96,7 @@ def _listener() -> socket.socket:
     # asyncio switches Nagle's algorithm off only where a socket says that it speaks TCP.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen()
     return listener
 
 
@@ -107,15 +109,12 @@ async def proxy(upstream: Upstream) -> AsyncIterator[str]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     settings = Settings(upstream=f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
-    listener = _listener()
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
+    server, listener = Server(create_app(settings)), _listener()
+    serving = asyncio.create_task(server.run_until_stopped(listener))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/chat/completions"
     finally:
-        server.should_exit = True
+        server.stop(signal.SIGINT)
         await serving
         await runner.cleanup()
 

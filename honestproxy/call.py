@@ -10,6 +10,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from honestproxy import timers
 from honestproxy.errors import HonestProxyError, StepFailed, UpstreamBroken, UpstreamTimeout
 from honestproxy.trace import Step
 from honestproxy.types import Answerer, ChatRequest, ChatResponse, Chunk, Message
@@ -49,14 +50,14 @@ class Alarm:
     While it is entered, the wait ends in a TimeoutError when the time has come.
     """
 
-    __slots__ = ("_before", "_loop", "_rang", "_task", "_timer")
+    __slots__ = ("_before", "_loop", "_rang", "_slot", "_task")
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, deadline: Deadline) -> None:
         self._rang = False
         self._before = 0
         self._task: asyncio.Task[Any] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_at(at, self._ring)
+        self._loop = loop = asyncio.get_running_loop()
+        self._slot = timers.start(loop, deadline.at - loop.time(), self)
 
     def __enter__(self) -> None:
         if self._rang:
@@ -76,9 +77,10 @@ class Alarm:
 
     def stop(self) -> None:
         """Let it not ring any more."""
-        self._timer.cancel()
+        self._slot.discard(self)
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """The time has come."""
         self._rang = True
         if self._task is not None:
             self._task.cancel()
@@ -226,7 +228,7 @@ def _unpacked(kept: Chunk | _Packed) -> Chunk:
 
 async def timed(step: Step, run: Awaitable[ChatResponse], deadline: Deadline) -> ChatResponse:
     """The step's answer, with what it took written down; raises UpstreamError where it failed."""
-    started, alarm = time.perf_counter(), Alarm(deadline.at)
+    started, alarm = time.perf_counter(), Alarm(deadline)
     try:
         with alarm:
             response = await run

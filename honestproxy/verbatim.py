@@ -54,7 +54,7 @@ class Verbatim:
         deadline, request = self._begin()
         reads = reads_of(self._backend, request)
         self._step.last = last = deque[Chunk](maxlen=3)  # one of them tells the usage
-        alarm = Alarm(deadline.at)
+        alarm = Alarm(deadline)
         try:
             while True:
                 with alarm:

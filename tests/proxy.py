@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import uvicorn
 from openai import AsyncOpenAI
 
 from honestproxy.server import create_app
 from honestproxy.server.app import Proxy as App
+from honestproxy.server.listening.running import Server
 from honestproxy.settings import Settings
 from honestproxy.types import Backend
 from tests.upstreams import (
@@ -125,19 +126,32 @@ async def serving(
     settings: Settings, backend: Backend | None = None, app: App | None = None
 ) -> AsyncIterator[str]:
     """The proxy over real HTTP; yields its base URL."""
-    listener = socket.socket(proto=socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
     app = app or create_app(settings, backend)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
+    async with listening(app) as port:
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@asynccontextmanager
+async def listening(app: App) -> AsyncIterator[int]:
+    """The application as `honestproxy serve` serves it, on a port that it yields."""
+    listener, begun = socket.socket(proto=socket.IPPROTO_TCP), asyncio.Event()
+    listener.bind(("127.0.0.1", 0))
+
+    async def start() -> None:
+        await app.start()
+        begun.set()
+
+    server = Server(app)
+    running = asyncio.create_task(server.run_until_stopped(listener, start))
+    waiting = asyncio.create_task(begun.wait())
+    await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        if begun.is_set():
+            yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        server.stop(signal.SIGINT)
         await running
-        listener.close()
 
 
 @asynccontextmanager

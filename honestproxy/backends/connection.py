@@ -139,7 +139,7 @@ class Http:
         return f"{url.raw_path}?{asked}" if asked else url.raw_path
 
     def _head(self, asked: str, headers: Mapping[str, str]) -> bytes:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if not lines.count("\r") == lines.count("\n") == len(headers) or "\0" in lines:
             raise InvalidRequest("a header holds characters that no HTTP header can carry")
         host = self._base.host_port_subcomponent

@@ -11,7 +11,7 @@ import aiohappyeyeballs
 
 from honestproxy.backends.http1 import Link
 
-_IDLE: Final = 4.0  # uvicorn and Node drop idle connections after 5 s; be first, or lose a POST
+_IDLE: Final = 4.0  # Node and many others drop idle connections after 5 s; be first, or lose a POST
 _KNOWN: Final = 10.0
 """Seconds for which a host's addresses are known."""
 _STAGGER: Final = 0.25  # seconds before the next address of a name is tried (RFC 8305)

@@ -57,7 +57,7 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    names = ("honestproxy", "fastapi", "uvicorn", "httptools", "pydantic", "openai")
+    names = ("honestproxy", "fastapi", "httptools", "uvloop", "pydantic", "openai")
     found = [f"{name} {version}" for name in names if (version := _version(name))]
     return Check("packages", "ok", ", ".join(found))
 

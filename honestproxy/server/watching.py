@@ -8,6 +8,8 @@ from typing import Final, Self
 
 from starlette.types import Receive
 
+from honestproxy import timers
+
 _UNWATCHED: Final = 0.03
 """Seconds before anyone looks whether the client is still there: most answers are quicker."""
 
@@ -19,34 +21,35 @@ class Watched:
     `at_once` the watch begins with the work, not after the moment in which most of it is done.
     """
 
-    __slots__ = ("_at_once", "_receive", "_task", "_timer", "_watch", "left")
+    __slots__ = ("_at_once", "_receive", "_slot", "_task", "_watch", "left")
 
     def __init__(self, receive: Receive, *, at_once: bool = False) -> None:
         self._receive = receive
         self._at_once = at_once
         self.left = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._slot: timers.Slot | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(loop)
         if self._at_once:
-            self._look()
+            self.ring()
         else:
-            self._timer = loop.call_later(_UNWATCHED, self._look)
+            self._slot = timers.start(loop, _UNWATCHED, self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> bool:
-        if self._timer:
-            self._timer.cancel()
+        if self._slot is not None:
+            self._slot.discard(self)
         if self._watch:
             self._watch.cancel()
         return self.left and kind is asyncio.CancelledError
 
-    def _look(self) -> None:
+    def ring(self) -> None:
+        """Look from now on."""
         self._watch = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:

@@ -30,7 +30,7 @@ def test_it_runs_as_a_module():
 
 
 def test_help_brings_in_nothing_heavy():
-    heavy = "{'torch', 'transformers', 'litellm', 'fastapi', 'uvicorn', 'httptools'}"
+    heavy = "{'torch', 'transformers', 'litellm', 'fastapi', 'httptools', 'uvloop'}"
     code = f"import sys, honestproxy.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

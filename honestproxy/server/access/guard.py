@@ -18,13 +18,6 @@ from starlette.types import Scope
 
 from honestproxy.errors import Forbidden, HonestProxyError, InvalidRequest
 
-_TOLD: Final = frozenset(
-    {
-        *(b"origin", b"host", b"sec-fetch-site", b"sec-fetch-mode"),
-        *(b"content-type", b"content-length", b"transfer-encoding"),
-        *(b"access-control-request-method",),
-    }
-)
 _UNASKED: Final = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
 """Bodies that a browser sends for any page without asking first (a preflight), but for multipart:
 uploads of SDKs are multipart, too. https://fetch.spec.whatwg.org/#cors-safelisted-request-header"""
@@ -50,9 +43,9 @@ class Guard:
 
     def refusal(self, scope: Scope) -> HonestProxyError | None:
         """Why a request must not be answered; None where it may be."""
-        found = [pair for pair in scope["headers"] if pair[0] in _TOLD]
-        told = dict(found)
-        if len(told) < len(found) and [name for name, _ in found].count(b"host") > 1:
+        headers = scope["headers"]
+        told = dict(headers)
+        if len(told) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
             return InvalidRequest("the request names its host more than once")
         if scope["method"] == "POST" and (kind := _unasked(told)) is not None:
             message = (

@@ -6,7 +6,7 @@ A limit that only counts what is told would be passed by asking such that nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Message, Send
@@ -67,8 +67,10 @@ def count(told: Any) -> int | None:
     return told if type(told) is int and 0 <= told <= _MOST else None
 
 
-def summed(usages: Iterable[Mapping[str, Any]], name: str) -> int | None:
+def summed(usages: Sequence[Mapping[str, Any]], name: str) -> int | None:
     """The sum of what upstreams told, if any told it."""
+    if len(usages) == 1:
+        return count(usages[0].get(name))
     counts = [told for usage in usages if (told := count(usage.get(name))) is not None]
     return sum(counts) if counts else None
 

@@ -1,23 +1,26 @@
-"""HTTP/1.1 as uvicorn speaks it, with limits, and such that its end loses no request."""
+"""HTTP/1.1 over httptools (llhttp, as Node has it), with limits, such that its end loses nothing.
+
+A general server costs a request as much as all that the pipeline does under `raw`, so this one
+does what is needed here: no TLS, no upgrades. https://www.rfc-editor.org/rfc/rfc9112
+"""
 
 from __future__ import annotations
 
 import asyncio
 import select
 import socket
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from starlette.types import ASGIApp
 
 from honestproxy.errors import HeadTooLarge, HonestProxyError, InvalidRequest
 from honestproxy.server.incoming import WHOLE, too_slow
-from honestproxy.server.listening.corked import Corked
+from honestproxy.server.listening.cycle import Cycle, status_line
 from honestproxy.settings import Settings
 from honestproxy.wire import reply
 
@@ -27,58 +30,107 @@ _PIPELINED: Final = 16
 _LINGER: Final = 1.0
 """Seconds that a client which was refused has to read why: closed at once, it might not."""
 
+_SHORT: Final = 256
+"""Bytes of a URL up to which what it says is remembered: most are of a few kinds."""
 
-class Connection(HttpToolsProtocol):
-    """One client's connection.
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
-    A head that is too large is refused (431), and one that doesn't come whole in time (408);
-    `refused` is told of such answers. Bodies are for the application to limit. A client that
-    leaves is noticed while it has sent further requests ahead, too. After `shutdown` each answer
-    says that the connection closes, and one that is idle stays open until `hang_up`: its next
-    request may be on its way.
+
+class Listening:
+    """What the connections of one server share.
+
+    `date` is the header of that name, its line end included, which the server keeps true.
     """
 
     def __init__(
         self,
+        app: ASGIApp,
         settings: Callable[[], Settings],
         refused: Callable[[HonestProxyError], None],
-        **given: Any,
     ) -> None:
-        super().__init__(**given)
-        self._settings = settings
-        self._count = refused
-        self._answered: RequestResponseCycle | None = None
+        self.app = app
+        self.settings = settings
+        self.refused = refused
+        self.connections: set[Connection] = set()
+        self.cycles: set[Cycle] = set()
+        """Those that are answered."""
+        self.date = b""
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection: its requests, answered one after another.
+
+    A head that is too large is refused (431), and one that doesn't come whole in time (408);
+    `Listening.refused` is told of such answers. Bodies are for the application to limit. A client
+    that leaves is noticed while it has sent further requests ahead, too. After `shutdown` each
+    answer says that the connection closes, and one that is idle stays open until `hang_up`: its
+    next request may be on its way.
+
+    `is_lost`: the client is gone. `writable` is there while it takes no more, and done when it
+    does again.
+    """
+
+    def __init__(self, listening: Listening) -> None:
+        self.app = listening.app
+        self.cycles = listening.cycles
+        self.loop = asyncio.get_running_loop()
+        self.is_lost = False
+        self.writable: asyncio.Future[None] | None = None
+        self.transport: asyncio.Transport
+        self._listening = listening
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._cycle: Cycle | None = None
+        """The request that came last, which is answered unless it waits for others."""
+        self._answered: Cycle | None = None
+        self._waiting: deque[Cycle] = deque()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._is_paused = False
         self._due: asyncio.TimerHandle | None = None
         self._is_coming = self._is_in_head = self._is_refused = self._is_ending = False
         self._since = self._head = 0
         self._idle_since = self.loop.time()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    @property
+    def date(self) -> bytes:
+        """The answer's date, as a line of its head."""
+        return self._listening.date
+
+    # What the event loop says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come, and should say something."""
-        super().connection_made(transport)
-        self.transport = self._corked = Corked(transport, self.loop)
+        self.transport = cast("asyncio.Transport", transport)
+        self._server, self._client = (
+            _address(transport, "sockname"),
+            _address(transport, "peername"),
+        )
+        self._listening.connections.add(self)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has left; also whoever is answered while others of its requests wait."""
-        super().connection_lost(exc)
+        """The client has left, also whoever is answered while others of its requests wait."""
+        self.is_lost = True
+        self._listening.connections.discard(self)
         self._no_longer_due()
-        answered = self._answered
-        if answered is not None and not answered.response_complete:
-            answered.disconnected = True
-            answered.message_event.set()
+        self.resume_writing()
+        for cycle in (self._answered, self._cycle):
+            if cycle is not None:
+                cycle.tell()
+        self._waiting.clear()
+        del self._parser  # which holds this
 
     def data_received(self, data: bytes) -> None:
         """More of one request, or of several."""
         if self._is_refused:
             return
-        self._unset_keepalive_if_required()
         size = len(data)
         self._since = self._since + size if self._is_coming else size
         if self._is_in_head:
             self._head += size
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # to nothing that is spoken here: the request is answered as it is
         except httptools.HttpParserError as error:
@@ -89,43 +141,89 @@ class Connection(HttpToolsProtocol):
         if self._is_in_head or not (self._is_coming or self._is_busy):
             self._expect()
 
+    def pause_writing(self) -> None:
+        """The client doesn't read as fast as it is written to."""
+        self.writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """It does again, or is gone."""
+        if self.writable is not None and not self.writable.done():
+            self.writable.set_result(None)
+        self.writable = None
+
+    # What the parser says.
+
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        super().on_message_begin()
+        self._url, self._headers = b"", []
         self._is_coming = self._is_in_head = True
         self._head = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has come, or a trailer, which nobody asks for."""
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: its work begins, or waits for those before it."""
         self._is_in_head = False
         self._no_longer_due()
-        if self._since > self._settings().max_header_bytes:
-            told = sum(len(name) + len(value) + 4 for name, value in self.headers)
-            self._check_head(told + len(self.url))
-        before = self.cycle
-        super().on_headers_complete()
-        if self._is_ending:
-            self.cycle.keep_alive = False
-        if self.cycle is not before and before is not None and not before.response_complete:
+        if self._since > self._listening.settings().max_header_bytes:
+            told = sum(len(name) + len(value) + 4 for name, value in self._headers)
+            self._check_head(told + len(self._url))
+        before, self._cycle = self._cycle, self._begun()
+        if before is None or before.is_over:
+            self._start(self._cycle)
+        else:
+            self.pause_reading()
+            self._waiting.append(self._cycle)
             self._read_on(before)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body, which nobody wants once the answer is sent."""
+        if self._cycle is not None and not self._cycle.is_over:
+            self._cycle.came(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        super().on_message_complete()
         self._is_coming = False
-        self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]
+        cycle = self._cycle
+        assert cycle is not None  # noqa: S101 - its head has come
+        cycle.scope[WHOLE] = True
+        if not cycle.is_over:
+            cycle.whole()
 
-    def on_response_complete(self) -> None:
-        """An answer has been sent."""
+    # What an answer says.
+
+    def answered(self, cycle: Cycle) -> None:
+        """It has been sent: the next in turn is answered."""
         self._idle_since = self.loop.time()
-        super().on_response_complete()
+        if not cycle.keep_alive:
+            self.transport.close()
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self._waiting:
+            self._start(self._waiting.popleft())
         if self._is_coming:  # what is left of a body that nobody wants can't be waited for
             self._expect()
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close the connection, idle for long, unless its next request has come just now."""
-        if not self._has_come():
-            super().timeout_keep_alive_handler()
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        if not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    # What the server says.
 
     def shutdown(self) -> None:
         """From now on each answer says that it is the last; where that can be said no more, later.
@@ -133,38 +231,72 @@ class Connection(HttpToolsProtocol):
         A client that reads the end of an answer may have sent its next request already.
         """
         self._is_ending = True
-        if self.cycle is None:
+        cycle = self._cycle
+        if cycle is None:
             self._idle_since = self.loop.time()
-        if self._is_busy and not self.cycle.response_started:
-            self.cycle.keep_alive = False
+        elif not (cycle.is_over or cycle.is_begun):
+            cycle.keep_alive = False
 
     def hang_up(self, idle: float) -> None:
-        """Close the connection if it has been idle for so many seconds, and nothing has come."""
+        """At the end: close it if it has been idle for so many seconds, asked before or not."""
         if not self._is_ending:  # it came when no others could any more
             self.shutdown()
-        is_idle = not self._is_busy and not self._is_coming
-        if is_idle and self.loop.time() - self._idle_since >= idle and not self._has_come():
-            self.transport.close()
+        self._close_if_idle(idle)
+
+    def close_idle(self, idle: float) -> None:
+        """Close it if nothing has come for so many seconds since an answer."""
+        if self._cycle is not None:
+            self._close_if_idle(idle)
 
     @property
     def _is_busy(self) -> bool:
         """Whether a request is being answered."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._cycle is not None and not self._cycle.is_over
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _begun(self) -> Cycle:
+        """The request whose head has come."""
+        version = self._parser.get_http_version()
+        headers, self._headers = self._headers, []
+        known = len(self._url) <= _SHORT
+        path, raw_path, query = _parts(self._url) if known else _parts.__wrapped__(self._url)
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "method": self._parser.get_method().decode("ascii"),
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": {},
+        }
+        keep_alive = version != "1.0" and self._parser.should_keep_alive() and not self._is_ending
+        is_awaited = dict(headers).get(b"expect", b"").lower() == b"100-continue"
+        return Cycle(self, scope, keep_alive=keep_alive, is_awaited=is_awaited)
+
+    def _start(self, cycle: Cycle) -> None:
         self._answered = cycle
-        self._corked.cork()
-        super()._start_asgi_task(cycle, app)
+        cycle.task = self.loop.create_task(cycle.run())
+        self.cycles.add(cycle)
 
-    def _read_on(self, before: RequestResponseCycle) -> None:
+    def _close_if_idle(self, idle: float) -> None:
+        is_idle = not (self._is_busy or self._is_coming)
+        if is_idle and self.loop.time() - self._idle_since >= idle and not self._has_come():
+            self.transport.close()
+
+    def _read_on(self, before: Cycle) -> None:
         """Go on reading behind a request that waits, so that its client's leaving is noticed."""
-        if self._is_ending and not before.response_started:
+        if self._is_ending and not before.is_begun:
             before.keep_alive = True  # the one behind it says that it is the last
-        if len(self.pipeline) < _PIPELINED:
-            self.flow.resume_reading()
+        if len(self._waiting) < _PIPELINED:
+            self.resume_reading()
 
     def _check_head(self, size: int) -> None:
-        limit = self._settings().max_header_bytes
+        limit = self._listening.settings().max_header_bytes
         if size <= limit:
             return
         error = HeadTooLarge(
@@ -177,12 +309,13 @@ class Connection(HttpToolsProtocol):
     def _expect(self) -> None:
         """From now on it is counted how long the next request takes to come."""
         if self._due is None and not self.transport.is_closing():
-            self._due = self.loop.call_later(self._settings().body_timeout, self._overdue)
+            seconds = self._listening.settings().body_timeout
+            self._due = self.loop.call_later(seconds, self._overdue)
 
     def _overdue(self) -> None:
         self._due = None
         if self._is_in_head:
-            self._refuse(too_slow(self._settings().body_timeout))
+            self._refuse(too_slow(self._listening.settings().body_timeout))
         elif not self._is_busy and not self.transport.is_closing():
             self.transport.close()
 
@@ -195,13 +328,13 @@ class Connection(HttpToolsProtocol):
         """Answer in the application's place, and listen no more; answers before this one end."""
         self._is_refused = True
         self._no_longer_due()
-        if self._is_busy:
-            self.cycle.keep_alive = False
+        if self._cycle is not None and not self._cycle.is_over:
+            self._cycle.keep_alive = False
             return
-        self._count(error)
+        self._listening.refused(error)
         body = reply.error(error)
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        line = STATUS_LINE[error.status] + head.encode()
+        line = status_line(error.status) + head.encode()
         self.transport.write(line + b"connection: close\r\n\r\n" + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -222,6 +355,20 @@ def is_readable(of: socket.socket) -> bool:
     poll = select.poll()
     poll.register(of.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+@lru_cache(maxsize=64)
+def _parts(url: bytes) -> tuple[str, bytes, bytes]:
+    """A target's path, as it is meant and as it came, and its query."""
+    parsed = httptools.parse_url(url)
+    raw_path = parsed.path
+    return unquote(raw_path.decode("ascii")), raw_path, parsed.query or b""
+
+
+def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:
+    """Host and port of one end; None where it has none."""
+    found: Any = transport.get_extra_info(which)
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple | list) and found else None
 
 
 def _cause(error: httptools.HttpParserError) -> HonestProxyError:

@@ -1,7 +1,4 @@
-"""The server's life: it listens while a model loads, reloads its settings, and loses no request.
-
-uvicorn speaks HTTP; how it begins and ends is ours.
-"""
+"""The server's life: it listens while a model loads, reloads its settings, and loses no request."""
 
 from __future__ import annotations
 
@@ -15,19 +12,24 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
-import uvicorn
-
 from honestproxy.errors import HonestProxyError
 from honestproxy.server.app import Proxy
-from honestproxy.server.listening.protocol import Connection, is_readable
+from honestproxy.server.listening.protocol import Connection, Listening, is_readable
 from honestproxy.server.seeing.logs import configure
 from honestproxy.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_KEPT: Final = 5.0
+"""Seconds that a connection is kept open after an answer, and up to one more."""
+
+_BACKLOG: Final = 2048
+"""Clients that may wait to be accepted."""
 
 _LAST_CALL: Final = 1.0
 """Seconds that an idle connection is kept at the end: its client may be about to ask.
@@ -59,12 +61,11 @@ _NO_NEWCOMERS: Final = (
 """A packet filter (classic BPF) that lets nobody begin to connect, and those go on who have."""
 
 
-class Server(uvicorn.Server):
+class Server:
     """Serves the proxy until SIGTERM or SIGINT; a second SIGINT ends it at once.
 
     On SIGHUP the settings are loaded anew, by `load`; without one, and where the terminal that
-    it was started in is gone, that ends it, too. `told` words
-    what is wrong with them.
+    it was started in is gone, that ends it, too. `told` words what is wrong with them.
     """
 
     def __init__(
@@ -73,23 +74,10 @@ class Server(uvicorn.Server):
         load: Callable[[], Settings] | None = None,
         told: Callable[[HonestProxyError], str] = attrgetter("message"),
     ) -> None:
-        config = uvicorn.Config(
-            app,
-            http=partial(  # type: ignore[arg-type]
-                Connection, lambda: app.service.settings, self._count_head
-            ),
-            ws="none",
-            lifespan="off",
-            log_config=None,  # its lines are written like ours
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        )
-        super().__init__(config)
         self._app = app
         self._load = load
         self._told = told
+        self._listening = Listening(app, lambda: app.service.settings, self._count_head)
         self._stop = asyncio.Event()
         self._stopped_by = 0
         self._reloading = asyncio.Lock()
@@ -104,8 +92,24 @@ class Server(uvicorn.Server):
         `ready` is awaited while the server listens already, and says that it answers: until then
         requests wait, and `/readyz` says no. What it raises ends the server.
         """
-        self._ready = ready or self._app.start
-        await self.serve(sockets=[listener])
+        loop = asyncio.get_running_loop()
+        with self._signals():
+            self._tick()
+            self._app.loading = asyncio.Event()
+            made = partial(Connection, self._listening)
+            accepting = await loop.create_server(made, sock=listener, backlog=_BACKLOG)
+            try:
+                await self._begin(ready or self._app.start)
+            except BaseException:
+                self._each(_broken_off)
+                await _closed(accepting, listener)
+                raise
+            while not self._stop.is_set():
+                self._tick()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._stop.wait()
+            await self._end(accepting, listener)
         return self._stopped_by
 
     def stop(self, number: int = 0) -> None:
@@ -115,7 +119,6 @@ class Server(uvicorn.Server):
             sys.stderr.flush()
             os._exit(_BY_CTRL_C)
         self._stopped_by = self._stopped_by or number
-        self.should_exit = True
         self._stop.set()
 
     def reload(self, _: int = 0) -> None:
@@ -123,58 +126,50 @@ class Server(uvicorn.Server):
         is_hung_up = self._has_terminal and not _has_terminal()
         if self._load is None or is_hung_up:
             self.stop()
-        elif not self.should_exit and len(self._reloads) < 2:
+        elif not self._stop.is_set() and len(self._reloads) < 2:
             task = asyncio.get_running_loop().create_task(self._reload(self._load))
             self._reloads.add(task)
             task.add_done_callback(self._reloads.discard)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and be ready."""
-        self._app.loading = asyncio.Event()
-        await super().startup(sockets)
-        await self.on_tick(0)
+    async def _begin(self, ready: Callable[[], Awaitable[None]]) -> None:
+        """Be ready, unless told to stop meanwhile."""
         async with self._reloading:  # none before there is something to reload
-            ready = asyncio.ensure_future(self._ready())
+            readying = asyncio.ensure_future(ready())
             stop = asyncio.ensure_future(self._stop.wait())
-            await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((readying, stop), return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
-            if not ready.done():  # told to stop meanwhile
-                ready.cancel()
-                await asyncio.wait((ready,))
-            elif error := ready.exception():
-                self._each(_broken_off)
-                await self._close(sockets or ())
+            if not readying.done():
+                readying.cancel()
+                await asyncio.wait((readying,))
+            elif error := readying.exception():
                 raise error
+        assert self._app.loading is not None  # noqa: S101 - nobody else sets it
         self._app.loading.set()
         self._app.loading = None
 
-    async def main_loop(self) -> None:
-        """Wait to be stopped."""
-        while not self.should_exit:
-            await self.on_tick(0)  # the date that replies carry
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._stop.wait()
+    def _tick(self) -> None:
+        """What is done each second: the date that answers carry, and connections left idle."""
+        self._listening.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        self._each(Connection.close_idle, _KEPT)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def _end(self, accepting: asyncio.Server, listener: socket.socket) -> None:
         """Answer all that has come within `shutdown_timeout`, cut the rest off, and close."""
         self._app.stopping = True
         loop = asyncio.get_running_loop()
         until = loop.time() + self._app.service.settings.shutdown_timeout
         self._each(Connection.shutdown)
-        for listener in sockets or ():
-            await _drained(listener, until)
-        await self._close(sockets or ())
+        await _drained(listener, until)
+        await _closed(accepting, listener)
         by_hand = self._stopped_by == signal.SIGINT
-        if not await self._gone(until, _LAST_CALL if by_hand else self.config.timeout_keep_alive):
+        if not await self._gone(until, _LAST_CALL if by_hand else _KEPT):
             await self._cut_off()
         for task in list(self._reloads):
             task.cancel()
         await self._app.aclose()
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Have signals told to the loop, which they wake, instead of to uvicorn's own handlers."""
+    def _signals(self) -> Iterator[None]:
+        """Have signals told to the loop, which they wake."""
         loop = asyncio.get_running_loop()
         told: dict[int, Callable[[int], None]] = {
             getattr(signal, name): self.stop for name in _SIGNALS if hasattr(signal, name)
@@ -222,18 +217,10 @@ class Server(uvicorn.Server):
                 configure(settings)
                 log.warning("reloaded: %s", _changes(before, settings, fixed))
 
-    async def _close(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen no more."""
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(_TICK)  # the loop closes what it holds
-        for listener in sockets:
-            listener.close()
-
     async def _gone(self, until: float, idle: float) -> bool:
         """Whether all requests have ended in time; connections idle for so long are closed."""
-        state, loop = self.server_state, asyncio.get_running_loop()
-        while state.connections or state.tasks:
+        state, loop = self._listening, asyncio.get_running_loop()
+        while state.connections or state.cycles:
             if loop.time() >= until:
                 return False
             self._each(Connection.hang_up, idle)
@@ -244,15 +231,24 @@ class Server(uvicorn.Server):
         """End what is under way: a stream by an error in its midst, all else by a 503."""
         clock = asyncio.get_running_loop().time
         self._app.service.admission.end()
-        for task in list(self.server_state.tasks):
-            task.cancel()
+        await asyncio.sleep(0)  # those that have just come begin: they tell their clients, too
+        for cycle in list(self._listening.cycles):
+            if cycle.task is not None:
+                cycle.task.cancel()
         if not await self._gone(clock() + _LAST_WORDS, 0.0):
             self._each(_broken_off)
             await self._gone(clock() + _LAST_WORDS, 0.0)
 
     def _each(self, do: Callable[..., Any], *given: Any) -> None:
-        for connection in list(self.server_state.connections):
+        for connection in list(self._listening.connections):
             do(connection, *given)
+
+
+async def _closed(accepting: asyncio.Server, listener: socket.socket) -> None:
+    """Listen no more."""
+    accepting.close()
+    await asyncio.sleep(_TICK)  # the loop closes what it holds
+    listener.close()
 
 
 async def _drained(listener: socket.socket, until: float) -> None:
