@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -178,6 +178,8 @@ class Call:
         settled, self._settled = self._settled, None
         if task.cancelled():
             self.step.error = "cancelled"
+            with suppress(asyncio.CancelledError):
+                task.exception()  # lets go of it: it holds the frames on its way, and they this
             return
         if error := task.exception():
             self.step.error = str(error)

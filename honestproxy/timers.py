@@ -9,10 +9,12 @@ import asyncio
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
-_FINE: Final = 0.02
-_COARSE: Final = 0.25
-"""Seconds by which a ring may be late: one that is near, and one that is `_FAR` away."""
-_FAR: Final = 5.0
+_STEPS: Final = ((5.0, 0.02), (30.0, 0.25))
+"""Up to so many seconds away, a ring may be late by so many; beyond that, by `_COARSE`.
+
+Each moment at which something may be due has a timer and a set, which stay until it has come.
+"""
+_COARSE: Final = 2.0
 
 
 class Ringing(Protocol):
@@ -34,7 +36,7 @@ def start(loop: asyncio.AbstractEventLoop, seconds: float, one: Ringing) -> Slot
     slots = _SLOTS.get(loop)
     if slots is None:
         slots = _SLOTS[loop] = {}
-    step = _FINE if seconds < _FAR else _COARSE
+    step = next((late for within, late in _STEPS if seconds < within), _COARSE)
     due = ((loop.time() + seconds) // step + 1) * step
     slot = slots.get(due)
     if slot is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -76,6 +78,26 @@ async def test_a_cancelled_call_closes_its_stream() -> None:
     await asyncio.wait_for(closed.wait(), 5)
     assert one.failed
     assert one.step.error == "cancelled"
+
+
+async def test_a_cancelled_call_leaves_nothing_for_a_collection() -> None:
+    class Endless:
+        async def stream(self, _: ChatRequest) -> AsyncGenerator[Chunk, None]:
+            yield Chunk.of("one")
+            await asyncio.Event().wait()
+
+    gc.collect()
+    gc.disable()
+    try:
+        one = call(Endless())
+        await asyncio.sleep(0.01)
+        one.cancel()
+        await asyncio.sleep(0.01)
+        known = weakref.ref(one)
+        del one
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_slow_reader_stops_the_upstream_from_running_ahead() -> None:

@@ -44,8 +44,12 @@ class Watched:
     ) -> bool:
         if self._slot is not None:
             self._slot.discard(self)
-        if self._watch:
-            self._watch.cancel()
+        watch, self._watch = (
+            self._watch,
+            None,
+        )  # how it ends would hold this, and this would hold it
+        if watch is not None:
+            watch.cancel()
         return self.left and kind is asyncio.CancelledError
 
     def ring(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +19,7 @@ from honestproxy.errors import HonestProxyError
 from honestproxy.server import create_app
 from honestproxy.server.listening import running
 from honestproxy.server.listening.protocol import Connection, Listening
+from honestproxy.server.watching import Watched
 from honestproxy.settings import Settings
 from tests.proxy import DRAFT, ask, listening, script
 from tests.running import post, read
@@ -409,3 +412,41 @@ async def test_any_other_server_of_asgi_may_serve_it_too() -> None:
         writer.close()
         server.should_exit = True
         await serving
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_for_a_collection() -> None:
+    known: list[weakref.ref[Connection]] = []
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        known.extend(map(weakref.ref, on.listening.connections))
+        await saying(start(content_length="0"), part())({}, receive, send)
+
+    async with spoken(app) as on:
+        gc.collect()
+        gc.disable()
+        try:
+            await on.ask()
+            await asyncio.sleep(0.05)
+            assert [one() for one in known] == [None]
+        finally:
+            gc.enable()
+
+
+async def test_a_watch_that_is_over_leaves_nothing_for_a_collection() -> None:
+    class Silent:
+        async def __call__(self) -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    gc.collect()
+    gc.disable()
+    try:
+        receive = Silent()
+        with Watched(receive, at_once=True):
+            await asyncio.sleep(0.01)
+        known = weakref.ref(receive)
+        del receive
+        await asyncio.sleep(0.01)
+        assert known() is None
+    finally:
+        gc.enable()

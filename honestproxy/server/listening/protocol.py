@@ -118,8 +118,11 @@ class Connection(asyncio.Protocol):
         for cycle in (self._answered, self._cycle):
             if cycle is not None:
                 cycle.tell()
+        # What is left must not hold one another: a full collection, which is rare, would have to
+        # take it away. Requests under way hold this, and so does the parser.
+        self._answered = self._cycle = None
         self._waiting.clear()
-        del self._parser  # which holds this
+        del self._parser
 
     def data_received(self, data: bytes) -> None:
         """More of one request, or of several."""
