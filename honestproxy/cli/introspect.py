@@ -147,8 +147,8 @@ def _report(name: str, ready: Ready, files: Files) -> dict[str, Any]:
         "exemplars": {"shipped": len(exemplars) - len(own), "own": len(own)},
         "files": sorted(files),
         "reader": reader.digest,
-        "layer": ready.layer,
-        "layers": len(ready.layers.modules),
+        "layers": ready.numbers,
+        "depth": len(ready.layers.modules),
         "threshold": reader.threshold,
         "all": evaluation.figures(reader, exemplars, range(len(exemplars))),
         "own": evaluation.figures(reader, exemplars, own) if alone else None,
@@ -163,8 +163,9 @@ def _print_report(body: dict[str, Any]) -> None:
     shipped, own = body["exemplars"]["shipped"], body["exemplars"]["own"]
     yours = f", {own} of yours ({safe(', '.join(body['files']))})" if own else ""
     console.print(f"{safe(body['model'])}: {shipped} exemplars of ours{yours}", soft_wrap=True)
+    read = " and ".join(map(str, body["layers"]))
     console.print(
-        f"layer {body['layer']} of {body['layers']} · threshold {body['threshold']:.2f} · "
+        f"layer {read} of {body['depth']} · threshold {body['threshold']:.2f} · "
         f"reader {body['reader']}"
     )
     _print_figures("all exemplars", body["all"])

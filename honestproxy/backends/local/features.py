@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from honestproxy.errors import InvalidRequest
@@ -18,7 +19,7 @@ LONGEST: Final = 1024
 TAIL: Final = 48
 """Tokens at the end over which states are averaged."""
 BATCH: Final = 32
-DEPTHS: Final = (0.6, 2 / 3)
+DEPTHS: Final = (0.4, 0.6)
 """Where in the model doubt is looked for, as parts of its depth."""
 
 REMEDY: Final = "choose another strategy, such as 'gated', or a local causal language model"
@@ -79,31 +80,37 @@ def vectors(
 
 
 class Tail:
-    """What a layer holds at a prompt's end, gathered while an engine reads the prompt.
+    """What layers hold at a prompt's end, gathered while an engine reads the prompt.
 
-    `told` gets one layer's row of `vectors`: (2 × width,). The prompt's first `begun` tokens
-    aren't part of the mean.
+    `told` gets a prompt's part of `vectors`: (layers, 2 × width). The prompt's first `begun`
+    tokens aren't part of the mean.
     """
 
     rows = 1
 
     def __init__(
-        self, layer: Any, length: int, begun: int, told: Callable[[np.ndarray[Any, Any]], None]
+        self,
+        layers: Sequence[Any],
+        length: int,
+        begun: int,
+        told: Callable[[np.ndarray[Any, Any]], None],
     ) -> None:
         self.since = max(begun, length - TAIL)
-        self._layer = layer
+        self._layers = layers
         self._wanted = length - self.since
         self._told = told
-        self._states: list[Tensor] = []
+        self._states: list[list[Tensor]] = [[] for _ in layers]
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
-        """Take down what the layer puts out."""
-        hook = self._layer.register_forward_hook(self._keep)
+        """Take down what the layers put out."""
+        pairs = zip(self._layers, self._states, strict=True)
+        hooks = [layer.register_forward_hook(partial(self._keep, kept)) for layer, kept in pairs]
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def seen(self, at: int, logits: Tensor) -> None:
         """Logits say nothing here."""
@@ -112,12 +119,12 @@ class Tail:
         """Tell what has been gathered."""
         import torch
 
-        states = torch.cat(self._states)[-self._wanted :].float()
-        self._told(torch.cat([states[-1], states.mean(0)]).numpy())
+        tails = [torch.cat(kept)[-self._wanted :].float() for kept in self._states]
+        self._told(torch.stack([torch.cat([t[-1], t.mean(0)]) for t in tails]).numpy())
 
-    def _keep(self, module: Any, args: Any, output: Any) -> None:
+    def _keep(self, kept: list[Tensor], module: Any, args: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
-        self._states.append(states[0, -self._wanted :].cpu())
+        kept.append(states[0, -self._wanted :].cpu())
 
 
 def _pooled(state: Tensor, mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-VERSION: Final = 3
-PENALTY: Final = 0.0008
+VERSION: Final = 4
+PENALTY: Final = 0.0012
 """C of the regression that tells kinds: what is asked of it looks little like its exemplars,
 so it must generalise rather than remember them."""
 SUB_PENALTY: Final = 0.02
@@ -40,7 +41,7 @@ OWN: Final = 3.0
 """Weight of a user's own exemplar: few, but of what will be asked."""
 PRIORS: Final = {"knowledge_gap": 0.3}
 """Odds against other kinds: what a small model doesn't know looks much like what it does."""
-FALSE_ALARMS: Final = 0.035
+FALSE_ALARMS: Final = 0.028
 """Share of plain exemplars that may be taken for doubt, out of fold; of public sets' answerable
 questions it was 1 to 4 % (`benchmarks/introspect.py`, the `report` half)."""
 FOLDS: Final = 4
@@ -73,14 +74,14 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Reader:
-    """A fitted reader. `layer` is a position among the layers that features come from.
+    """A fitted reader. `layers` are positions among those that features come from.
 
     Of each exemplar it keeps `held`, its chances of each class by a regression that hadn't seen
     it, and `directions`, its standardised features at unit length.
     """
 
     digest: str
-    layer: int
+    layers: tuple[int, ...]
     threshold: float
     slope: float
     shift: float
@@ -94,7 +95,7 @@ class Reader:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def read(self, features: Array) -> Scores:
-        """Scores of one conversation; features: (width,), from the reader's own layer."""
+        """Scores of one conversation; features: (layers, width), of the reader's own layers."""
         vector = self._standard(features)
         found = self.kinds.chances(vector)
         doubt, chances = float(self.doubts(found)[0]), self.kinds.named(found)
@@ -120,7 +121,7 @@ class Reader:
         return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:number]]
 
     def _standard(self, features: Array) -> Array:
-        return cast("Array", ((features - self.mean) / self.scale)[None])
+        return cast("Array", ((features.reshape(-1) - self.mean) / self.scale)[None])
 
 
 def fit(
@@ -128,7 +129,7 @@ def fit(
 ) -> Reader:
     """Fit a reader; features: (exemplars, layers, width).
 
-    The layer is the one that tells doubts best from their near misses, out of fold.
+    The layer, or all together, is what tells doubts best from their near misses, out of fold.
 
     Raises what `check` raises.
     """
@@ -137,21 +138,24 @@ def fit(
 
     kinds = np.array([exemplar.kind for exemplar in exemplars])
     weights, doubtful, near, plain = _groups(exemplars)
-    layers = range(features.shape[1])
-    every = [_out_of_fold(features[:, layer], kinds, weights) for layer in layers]
+    ways = _ways(features.shape[1])
+    with ThreadPoolExecutor() as pool:  # numpy's work is done outside Python's lock
+        parts = (_joined(features, layers) for layers in ways)
+        every = list(pool.map(lambda part: _out_of_fold(part, kinds, weights), parts))
     hard = doubtful | near if near.any() else doubtful | plain
     aucs = [_auroc(held[hard], kinds[hard], kinds) for held in every]
-    layer = int(np.argmax(aucs))
-    held, scores = every[layer], _doubt(every[layer], kinds)
+    best = int(np.argmax(aucs))
+    held, scores = every[best], _doubt(every[best], kinds)
     slope, shift = _calibrated(scores, doubtful)
     chances = _sigmoid(slope * _logit(scores) + shift)
     threshold = float(np.quantile(chances[plain], 1 - FALSE_ALARMS))
     recall = float((chances[doubtful] > threshold).mean())
-    mean, scale = _standard(features[:, layer])
-    vectors = (features[:, layer] - mean) / scale
+    joined = _joined(features, ways[best])
+    mean, scale = _standard(joined)
+    vectors = (joined - mean) / scale
     return Reader(
         digest,
-        layer,
+        ways[best],
         threshold,
         slope,
         shift,
@@ -162,8 +166,19 @@ def fit(
         directions=_unit(vectors).astype(np.float16),
         subs=_sub_kinds(vectors, exemplars),
         prefix=tuple(prefix),
-        figures={"auroc": _auroc(held, kinds, kinds), "auroc_near": aucs[layer], "recall": recall},
+        figures={"auroc": _auroc(held, kinds, kinds), "auroc_near": aucs[best], "recall": recall},
     )
+
+
+def _ways(number: int) -> list[tuple[int, ...]]:
+    """The layers from which a reader may read: each alone, and all together."""
+    alone: list[tuple[int, ...]] = [(layer,) for layer in range(number)]
+    return alone if number == 1 else [*alone, tuple(range(number))]
+
+
+def _joined(features: Array, layers: Sequence[int]) -> Array:
+    """Of all layers' features those of some, side by side: (exemplars, layers × width)."""
+    return cast("Array", features[:, list(layers)].reshape(len(features), -1))
 
 
 def _groups(exemplars: Sequence[Exemplar]) -> tuple[Array, Array, Array, Array]:
@@ -302,7 +317,7 @@ def save(reader: Reader, path: Path) -> None:
         arrays |= {f"{name} weights": one.weights, f"{name} biases": one.biases}
     told = {
         "digest": reader.digest,
-        "layer": reader.layer,
+        "layers": reader.layers,
         "threshold": reader.threshold,
         "slope": reader.slope,
         "shift": reader.shift,
@@ -341,7 +356,7 @@ def _rebuilt(told: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reader:
     }
     return Reader(
         digest=told["digest"],
-        layer=int(told["layer"]),
+        layers=tuple(told["layers"]),
         threshold=float(told["threshold"]),
         slope=float(told["slope"]),
         shift=float(told["shift"]),
@@ -357,7 +372,7 @@ def _sound(reader: Reader, width: int) -> bool:
     """Whether every array has the shape and the finite numbers that it must have."""
     import numpy as np
 
-    rows = len(reader.held)
+    rows, width = len(reader.held), width * len(reader.layers)
     one: list[tuple[Array, tuple[int, ...]]]
     one = [(reader.mean, (width,)), (reader.scale, (width,))]
     one += [(reader.held, (rows, len(reader.kinds.classes))), (reader.directions, (rows, width))]

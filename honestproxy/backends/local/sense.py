@@ -47,9 +47,9 @@ class Ready:
     exemplars: Sequence[Exemplar]
 
     @property
-    def layer(self) -> int:
-        """The layer that is read, counted from 1."""
-        return self.layers.numbers[self.reader.layer]
+    def numbers(self) -> list[int]:
+        """The layers that are read, counted from 1."""
+        return [self.layers.numbers[position] for position in self.reader.layers]
 
 
 class Sense:
@@ -96,10 +96,12 @@ class Sense:
         prefix = ready.reader.prefix
         begun = len(prefix) if _starts(ids, prefix) else 0
         with _translated():
-            return await self._tail(ids, ready.layers.modules[ready.layer - 1], begun)
+            return await self._tail(
+                ids, [ready.layers.modules[n - 1] for n in ready.numbers], begun
+            )
 
-    async def _tail(self, ids: Sequence[int], layer: Any, begun: int) -> Any:
-        """A layer's states at the end; what is read for them, the answer needn't read again."""
+    async def _tail(self, ids: Sequence[int], layers: Sequence[Any], begun: int) -> Any:
+        """Layers' states at the end; what is read for them, the answer needn't read again."""
         asked: Future[Any] = Future()
         asked.set_running_or_notify_cancel()  # whoever gives up, the engine can still tell
 
@@ -107,7 +109,7 @@ class Sense:
             if isinstance(news, BackendError):
                 asked.set_exception(news)
 
-        job = Job(ids, [], tell, Tail(layer, len(ids), begun, asked.set_result))
+        job = Job(ids, [], tell, Tail(layers, len(ids), begun, asked.set_result))
         self._engine.submit(job)
         try:
             return await asyncio.wrap_future(asked)

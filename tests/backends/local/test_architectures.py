@@ -48,15 +48,16 @@ def model(request):
 def test_states_are_those_that_the_model_itself_gives(model):
     prompts = [[5, 6, 7, 8, 9, 10], [5, 6, 7, 11], [5, 6, 7, 12, 13]]
     layers = Layers.of(model)
-    assert layers.numbers == (2,)  # of three: after the last one comes a norm
+    assert layers.numbers == (1, 2)  # of three: after the last one comes a norm
     with torch.inference_mode():
         shared = features.prefix(model, [5, 6, 7], layers)
         found = features.vectors(model, prompts, shared, layers)
         for row, ids in enumerate(prompts):
             own = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
-            states = own[2][0]
-            expected = torch.cat([states[-1], states[3:].mean(0)])
-            np.testing.assert_allclose(found[row, 0], expected, atol=1e-3, rtol=1e-3)
+            for at, number in enumerate(layers.numbers):
+                states = own[number][0]
+                expected = torch.cat([states[-1], states[3:].mean(0)])
+                np.testing.assert_allclose(found[row, at], expected, atol=1e-3, rtol=1e-3)
 
 
 async def test_it_learns_and_reads(model, words, ask, few, monkeypatch, tmp_path):  # noqa: F811

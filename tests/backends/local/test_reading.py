@@ -24,17 +24,17 @@ def prompt(length, seed=0):
     return [*PREFIX, *map(int, drawn)]
 
 
-def wanted(model, ids, number):
-    layers = Layers(Layers.of(model).modules, (number,))
+def wanted(model, ids, *numbers):
+    layers = Layers(Layers.of(model).modules, numbers)
     with torch.inference_mode():
         shared = features.prefix(model, PREFIX, layers) if ids[:3] == PREFIX else None
-        return features.vectors(model, [ids], shared, layers)[0, 0]
+        return features.vectors(model, [ids], shared, layers)[0]
 
 
-def read(engine, model, ids, number):
+def read(engine, model, ids, *numbers):
     sense = Sense(engine, None, "tiny", None)
-    layer = Layers.of(model).modules[number - 1]
-    return asyncio.run(sense._tail(ids, layer, len(PREFIX) if ids[:3] == PREFIX else 0))
+    layers = [Layers.of(model).modules[number - 1] for number in numbers]
+    return asyncio.run(sense._tail(ids, layers, len(PREFIX) if ids[:3] == PREFIX else 0))
 
 
 @pytest.mark.parametrize("make", [llama, gpt2, neox, sliding, mixed])
@@ -42,10 +42,10 @@ def read(engine, model, ids, number):
 def test_what_is_read_on_the_way_is_what_is_read_alone(make, length, monkeypatch):
     monkeypatch.setattr(batch, "CHUNK", 32)
     model = make()
-    expected = wanted(model, prompt(length), 1)
+    expected = wanted(model, prompt(length), 1, 2)
     engine = Engine(model)
     for _ in range(2):
-        np.testing.assert_allclose(read(engine, model, prompt(length), 1), expected, atol=1e-4)
+        np.testing.assert_allclose(read(engine, model, prompt(length), 1, 2), expected, atol=1e-4)
     longer = [*prompt(length), 9, 9, 9]
     found = read(engine, model, longer, 1)
     engine.close()
@@ -118,7 +118,7 @@ async def test_a_reading_that_is_given_up_stops(sensible, ask):
 async def test_a_reading_that_fails_fails_alone(sensible, ask, monkeypatch, caplog):
     local, _ = sensible
 
-    def broken(tail, module, args, output):
+    def broken(tail, kept, module, args, output):
         raise RuntimeError("no states today")
 
     with monkeypatch.context() as patched:
