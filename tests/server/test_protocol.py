@@ -376,10 +376,41 @@ async def test_what_is_no_request_is_refused_and_told_of(sent: bytes) -> None:
         assert len(on.refused) == 1
 
 
-async def test_a_wish_for_another_protocol_is_passed_over() -> None:
-    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
-    async with spoken(saying(start(content_length="2"), part(b"no"))) as on:
-        assert (await on.ask(upgrade)).startswith(b"HTTP/1.1 200 OK")
+@pytest.mark.parametrize("pieces", [1, 2, 400])
+async def test_a_wish_for_another_protocol_is_passed_over(pieces: int) -> None:
+    told: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(dict(scope["headers"]))
+        await gathered(scope, receive, send)
+
+    java = (
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABk\r\nContent-Length: 5\r\n\r\nhello"
+    )
+    socket = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, upgrade\r\nUpgrade: a\r\n\r\n"
+    sent = java + java + socket + last
+    async with spoken(app) as on:
+        reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+        size = len(sent) // pieces + 1
+        for at in range(0, len(sent), size):
+            writer.write(sent[at : at + size])
+            await asyncio.sleep(0.001 if pieces > 2 else 0.02)
+        async with asyncio.timeout(5):
+            whole = await reader.read()
+        writer.close()
+    assert whole.count(b"HTTP/1.1 200 OK") == 4
+    assert whole.count(b"\r\n\r\nhello") == 2
+    assert whole.count(b"connection: close") == 1
+    assert all(b"upgrade" not in headers for headers in told)
+    assert not on.refused
+
+
+async def test_nobody_is_connected_elsewhere() -> None:
+    async with spoken(gathered) as on:
+        whole = await on.ask(b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert whole.startswith(b"HTTP/1.1 400 ")
 
 
 async def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

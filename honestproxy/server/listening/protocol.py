@@ -78,8 +78,7 @@ class Connection(asyncio.Protocol):
         self.writable: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport
         self._listening = listening
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._new_parser()
         self._cycle: Cycle | None = None
         """The request that came last, which is answered unless it waits for others."""
         self._answered: Cycle | None = None
@@ -133,9 +132,7 @@ class Connection(asyncio.Protocol):
         if self._is_in_head:
             self._head += size
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # to nothing that is spoken here: the request is answered as it is
+            self._feed(data)
         except httptools.HttpParserError as error:
             self._refuse(_cause(error))
             return
@@ -172,6 +169,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: its work begins, or waits for those before it."""
+        if self._wishes_upgrade():
+            return  # its parser stops here, and another reads it again
         self._is_in_head = False
         self._no_longer_due()
         if self._since > self._listening.settings().max_header_bytes:
@@ -192,6 +191,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._is_in_head:
+            return  # it wishes for another protocol, as above
         self._is_coming = False
         cycle = self._cycle
         assert cycle is not None  # noqa: S101 - its head has come
@@ -255,6 +256,41 @@ class Connection(asyncio.Protocol):
     def _is_busy(self) -> bool:
         """Whether a request is being answered."""
         return self._cycle is not None and not self._cycle.is_over
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _feed(self, data: bytes) -> None:
+        """Read requests. Raises HttpParserError.
+
+        Java's client wishes for HTTP/2 with its first request, whose body a parser leaves to that.
+        None is spoken here but this, and whoever is asked may say nothing to such a wish
+        (RFC 9110, section 7.8): so it is taken out, and the request read anew.
+        """
+        while data:
+            try:
+                self._parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+                self._parser = self._new_parser()
+
+    def _wishes_upgrade(self) -> bool:
+        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+
+    def _without_upgrade(self) -> bytes:
+        """The head of a request that wishes for another protocol, without that wish."""
+        version = self._parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._url, version)]
+        for name, value in self._headers:
+            if name == b"connection":
+                kept = [one for one in value.split(b",") if one.strip().lower() != b"upgrade"]
+                value = b",".join(kept)
+            if name != b"upgrade":
+                lines.append(b"%b: %b\r\n" % (name, value))
+        return b"".join([*lines, b"\r\n"])
 
     def _begun(self) -> Cycle:
         """The request whose head has come."""
