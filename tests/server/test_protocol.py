@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import json
 import weakref
@@ -54,18 +55,19 @@ class Spoken:
 
     def __init__(self, app: ASGIApp) -> None:
         self.refused: list[HonestProxyError] = []
-        self.listening = Listening(app, Settings, self.refused.append)
+        settings = Settings()
+        self.listening = Listening(app, lambda: settings, self.refused.append)
         self.listening.date = b"date: today\r\n"
         self.port = 0
 
-    async def ask(self, sent: bytes = GET) -> bytes:
+    async def ask(self, sent: bytes = GET, wait: float = 0.3) -> bytes:
         """All that comes on a connection of its own until it is closed, or nothing more comes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(sent)
         got = b""
         while True:
             try:
-                async with asyncio.timeout(0.3):
+                async with asyncio.timeout(wait):
                     new = await reader.read(65536)
             except TimeoutError:
                 break
@@ -255,7 +257,7 @@ async def test_an_application_waits_for_a_client_that_does_not_read() -> None:
         await asyncio.sleep(0.3)
         assert sent < 200
         got = 0
-        while got < 30_000_000:
+        while got < 15_000_000:
             got += len(await reader.read(1_000_000))
         writer.close()
 
@@ -481,3 +483,155 @@ async def test_a_watch_that_is_over_leaves_nothing_for_a_collection() -> None:
         assert known() is None
     finally:
         gc.enable()
+
+
+async def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send(start())
+        await send(part(bytes(8_000_000), more=True))
+        other = asyncio.create_task(send(part(b"never", more=True)))
+        await asyncio.sleep(0.05)
+        other.cancel()
+        await send(part(b"last"))
+
+    async with spoken(app) as on:
+        reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+        writer.write(GET)
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            whole = b""
+            while not whole.endswith(b"4\r\nlast\r\n0\r\n\r\n"):
+                new = await reader.read(1_000_000)
+                assert new
+                whole = whole[-100:] + new
+        writer.close()
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+async def test_a_body_that_is_broken_is_refused_at_once(begun: int) -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        while message["type"] != "http.disconnect" and message["more_body"]:
+            message = await receive()
+        told.append(message["type"])
+        await send(start(content_length="2"))
+        await send(part(b"ok"))
+
+    broken = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n"
+    async with spoken(app) as on:
+        whole = await on.ask(GET * begun + broken)
+    assert whole.count(b"HTTP/1.1 200") == begun
+    assert whole.count(b"HTTP/1.1 400") == (not begun)
+    assert told.count("http.request") == begun
+    assert len(on.refused) == (not begun)
+
+
+async def test_no_more_is_read_ahead_than_a_few_requests() -> None:
+    go = asyncio.Event()
+    most = 0
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        nonlocal most
+        (connection,) = on.listening.connections
+        most = max(most, len(connection._waiting))
+        await go.wait()
+        await send(start(content_length="0"))
+        await send(part())
+
+    async with spoken(app) as on:
+        reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+        sending = asyncio.create_task(_sent(writer, GET * 15_000))
+        await asyncio.sleep(0.2)
+        go.set()
+        got = 0
+        async with asyncio.timeout(50):
+            while got < 15_000:
+                got += (await reader.read(1_000_000)).count(b"HTTP/1.1 200")
+        await sending
+        writer.close()
+    assert most < 10_000
+
+
+async def test_trailers_are_limited_as_heads_are() -> None:
+    async with spoken(gathered) as on:
+        chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        whole = await on.ask(chunked + b"a: b\r\n" * 100_000, wait=5)
+    assert whole.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_whom_we_keep_waiting_is_not_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await asyncio.sleep(0.02)
+        await send(start(content_length="0"))
+        await send(part())
+
+    async with spoken(app) as on:
+        monkeypatch.setattr(on.listening, "settings", lambda: Settings(body_timeout=0.1))
+        reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+        writer.write(GET * 20 + GET[:10])
+        await asyncio.sleep(0.05)
+        writer.write(GET[10:] + GET)
+        got = b""
+        async with asyncio.timeout(5):
+            while got.count(b"HTTP/1.1 200") < 22:
+                new = await reader.read(65536)
+                assert new
+                got += new
+        writer.close()
+
+
+async def test_a_head_has_its_own_time_however_late_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with spoken(gathered) as on:
+        monkeypatch.setattr(on.listening, "settings", lambda: Settings(body_timeout=0.5))
+        reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+        await asyncio.sleep(0.4)
+        writer.write(GET[:10])
+        await asyncio.sleep(0.3)
+        writer.write(GET[10:])
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_what_fails_behind_an_answer_is_not_the_next_ones_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gathered(scope, receive, send)
+        await asyncio.sleep(0.02)
+        raise ValueError("behind it")
+
+    async with spoken(app) as on:
+        whole = await on.ask(GET * 3)
+    assert whole.count(b"HTTP/1.1 200") == 3
+    assert not whole.endswith(b"<closed>")
+    assert caplog.records
+
+
+async def test_requests_of_one_connection_know_nothing_of_one_another() -> None:
+    seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="")
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(seen.get())
+        seen.set("another's")
+        await gathered(scope, receive, send)
+
+    async with spoken(app) as on:
+        await on.ask(GET * 3)
+    assert told == ["", "", ""]
+
+
+async def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
+    async with spoken(saying(start(413, content_length="0"), part())) as on:
+        reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9000000\r\n\r\n"
+        writer.write(head)
+        for _ in range(20):
+            writer.write(bytes(100_000))
+            await asyncio.sleep(0.005)
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+        writer.close()

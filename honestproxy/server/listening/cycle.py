@@ -43,14 +43,15 @@ _LINES: Final = {status: status_line(status) for status in range(200, 600)}
 class Cycle:
     """One request and its answer.
 
-    `is_begun`: the answer's head is sent; `is_over`: all of it. `keep_alive`: the connection
-    serves again after it. `task` is there once it is its turn.
+    `is_begun`: the answer's head is sent; `is_over`: all of it. `is_gone`: nobody is there for
+    it any more. `keep_alive`: the connection serves again after it, which `may_stay` says of the
+    request alone. `task` is there once it is its turn, and `is_running` once it has begun.
     """
 
     __slots__ = (
         *("_body", "_connection", "_held", "_is_awaited", "_is_bodiless", "_left", "_more"),
-        *("_news", "_size", "_waiting", "is_begun", "is_over", "keep_alive", "scope"),
-        "task",
+        *("_news", "_size", "_waiting", "is_begun", "is_gone", "is_over", "is_running"),
+        *("keep_alive", "may_stay", "scope", "task"),
     )
 
     def __init__(
@@ -58,8 +59,8 @@ class Cycle:
     ) -> None:
         self.scope = scope
         self.task: asyncio.Task[None] | None = None
-        self.keep_alive = keep_alive
-        self.is_begun = self.is_over = False
+        self.keep_alive = self.may_stay = keep_alive
+        self.is_begun = self.is_over = self.is_gone = self.is_running = False
         self._connection = connection
         self._is_awaited = is_awaited
         self._body: list[bytes] = []
@@ -72,13 +73,14 @@ class Cycle:
 
     async def run(self) -> None:
         """Let the application answer; what it leaves undone is told, or broken off."""
+        self.is_running = True
         try:
             await self._connection.app(self.scope, self.receive, self.send)
-            if not (self.is_over or self._connection.is_lost):
+            if not (self.is_over or self.is_gone):
                 log.error("a request was left without an answer, or without the end of it")
                 await self._fail()
         except asyncio.CancelledError:
-            self._connection.transport.close()
+            self._break_off()
         except Exception:
             log.exception("a request failed")
             await self._fail()
@@ -91,13 +93,13 @@ class Cycle:
         if self._is_awaited and not connection.transport.is_closing():
             self._is_awaited = False
             connection.transport.write(_GO_ON)
-        if not (self._news or self.is_over or connection.is_lost):
+        if not (self._news or self.is_over or self.is_gone):
             connection.resume_reading()
             self._waiting = waiting = self._waiting or asyncio.Event()
             await waiting.wait()
             waiting.clear()
         self._news = False
-        if self.is_over or connection.is_lost:
+        if self.is_over or self.is_gone:
             return {"type": "http.disconnect"}
         parts, self._body, self._size = self._body, [], 0
         body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -106,29 +108,40 @@ class Cycle:
     async def send(self, message: Message) -> None:
         """The answer's head, or more of its body. Raises RuntimeError where that can't follow."""
         connection = self._connection
-        if connection.writable is not None:
-            await connection.writable
-        if connection.is_lost:
+        while connection.writable is not None:
+            await asyncio.shield(connection.writable)  # others may wait for it, too
+        if self.is_gone:
             return
         kind = message["type"]
         if kind == "http.response.start" and not self.is_begun:
-            self._begin(message["status"], message.get("headers", ()))
+            self._begin(message["status"], list(message.get("headers", ())))
         elif kind == "http.response.body" and self.is_begun and not self.is_over:
             self._go_on(message.get("body", b""), is_last=not message.get("more_body"))
         else:
             raise RuntimeError(f"{kind!r} can't be sent at this point of an answer")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much of its body waits to be received that no more should be read."""
+        return self._size > _AHEAD
+
     def came(self, part: bytes) -> None:
         """A part of the body has come."""
         self._body.append(part)
         self._size += len(part)
-        if self._size > _AHEAD:
+        if self.is_full:
             self._connection.pause_reading()
         self.tell()
 
     def whole(self) -> None:
         """The body's end has come."""
         self._more = False
+        self.tell()
+
+    def leave(self) -> None:
+        """Nobody is there for it any more: what is sent from now on goes nowhere."""
+        self.is_gone = True
+        self._held = b""
         self.tell()
 
     def tell(self) -> None:
@@ -143,23 +156,23 @@ class Cycle:
         Each write is a system call and a packet: together they are most of a short answer's cost.
         """
         told = dict(headers)
+        is_bodiless, left = self._is_bodiless or status in _BODILESS, None
+        keep_alive = self.keep_alive and b"close" not in told.get(b"connection", b"").lower()
         lines = [_LINES.get(status) or status_line(status), self._connection.date]
-        lines += [b"%b: %b\r\n" % pair for pair in headers]
-        self._is_bodiless = self._is_bodiless or status in _BODILESS
+        lines += [b"%b: %b\r\n" % (name, value) for name, value in headers]
         if b"content-length" in told:
-            self._left = int(told[b"content-length"])
-        elif not self._is_bodiless and self.scope["http_version"] == "1.1":
+            left = int(told[b"content-length"])
+        elif not is_bodiless and self.scope["http_version"] != "1.1":
+            keep_alive, left = False, _UNTIL_CLOSED
+        elif not is_bodiless and b"transfer-encoding" not in told:
             lines.append(b"transfer-encoding: chunked\r\n")
-        elif not self._is_bodiless:
-            self.keep_alive, self._left = False, _UNTIL_CLOSED
-        if b"close" in told.get(b"connection", b"").lower():
-            self.keep_alive = False
-        elif not self.keep_alive:
+        if not keep_alive and b"connection" not in told:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
         head = b"".join(lines)
         if not head.count(b"\r") == head.count(b"\n") == len(lines) or _is_odd(head):
             raise RuntimeError("a header of the answer holds characters that none can carry")
+        self.keep_alive, self._is_bodiless, self._left = keep_alive, is_bodiless, left
         self._held, self.is_begun, self._is_awaited = head, True, False
         self._connection.loop.call_soon(self._flush)
 
@@ -191,10 +204,15 @@ class Cycle:
     async def _fail(self) -> None:
         """Tell of a mistake of ours, or break off what has begun."""
         if self.is_begun:
-            self._flush()
-            self._connection.transport.close()
+            self._break_off()
         else:
             await send_json(self.send, bug().status, reply.error(bug()), {"connection": "close"})
+
+    def _break_off(self) -> None:
+        """End the connection, unless the answer is whole: then that is for others by now."""
+        if not self.is_over:
+            self._flush()
+            self._connection.transport.close()
 
 
 def _is_odd(head: bytes) -> bool:

@@ -7,6 +7,7 @@ does what is needed here: no TLS, no upgrades. https://www.rfc-editor.org/rfc/rf
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import select
 import socket
 from collections import deque
@@ -83,6 +84,8 @@ class Connection(asyncio.Protocol):
         """The request that came last, which is answered unless it waits for others."""
         self._answered: Cycle | None = None
         self._waiting: deque[Cycle] = deque()
+        self._context = contextvars.copy_context()
+        """Without what any request has set in its own."""
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_paused = False
@@ -114,9 +117,9 @@ class Connection(asyncio.Protocol):
         self._listening.connections.discard(self)
         self._no_longer_due()
         self.resume_writing()
-        for cycle in (self._answered, self._cycle):
+        for cycle in (self._answered, self._cycle, *self._waiting):
             if cycle is not None:
-                cycle.tell()
+                cycle.leave()
         # What is left must not hold one another: a full collection, which is rare, would have to
         # take it away. Requests under way hold this, and so does the parser.
         self._answered = self._cycle = None
@@ -136,9 +139,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(_cause(error))
             return
-        if self._is_in_head:
-            self._check_head(self._head)
-        if self._is_in_head or not (self._is_coming or self._is_busy):
+        if self._is_in_head and self._is_too_large(self._head):
+            self._refuse(self._too_large())
+        elif self._is_in_head or not (self._is_coming or self._is_busy):
             self._expect()
 
     def pause_writing(self) -> None:
@@ -155,6 +158,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        self._no_longer_due()
         self._url, self._headers = b"", []
         self._is_coming = self._is_in_head = True
         self._head = 0
@@ -164,19 +168,25 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header has come, or a trailer, which nobody asks for."""
+        """A header has come, or a trailer, which nobody asks for and which is only counted."""
+        if not self._is_in_head:
+            self._head += len(name) + len(value) + 4
+            if self._is_too_large(self._head):
+                raise self._too_large()  # to the parser, which comes back with it
+            return
         self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: its work begins, or waits for those before it."""
         if self._wishes_upgrade():
             return  # its parser stops here, and another reads it again
-        self._is_in_head = False
         self._no_longer_due()
-        if self._since > self._listening.settings().max_header_bytes:
+        if self._is_too_large(self._since):
             told = sum(len(name) + len(value) + 4 for name, value in self._headers)
-            self._check_head(told + len(self._url))
+            if self._is_too_large(told + len(self._url)):
+                raise self._too_large()  # as above
         before, self._cycle = self._cycle, self._begun()
+        self._is_in_head, self._head = False, 0
         if before is None or before.is_over:
             self._start(self._cycle)
         else:
@@ -194,6 +204,7 @@ class Connection(asyncio.Protocol):
         if self._is_in_head:
             return  # it wishes for another protocol, as above
         self._is_coming = False
+        self._no_longer_due()
         cycle = self._cycle
         assert cycle is not None  # noqa: S101 - its head has come
         cycle.scope[WHOLE] = True
@@ -206,12 +217,13 @@ class Connection(asyncio.Protocol):
         """It has been sent: the next in turn is answered."""
         self._idle_since = self.loop.time()
         if not cycle.keep_alive:
-            self.transport.close()
+            self._hang_up_gently()
+            return
         if self.transport.is_closing():
             return
-        self.resume_reading()
         if self._waiting:
             self._start(self._waiting.popleft())
+        self.resume_reading()
         if self._is_coming:  # what is left of a body that nobody wants can't be waited for
             self._expect()
 
@@ -222,8 +234,10 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
-        if self._is_paused:
+        """Read on, unless too much waits already that isn't answered yet."""
+        last = self._cycle
+        waits = last is not None and last is not self._answered and last.is_full
+        if self._is_paused and not waits and len(self._waiting) < _PIPELINED:
             self._is_paused = False
             self.transport.resume_reading()
 
@@ -313,13 +327,16 @@ class Connection(asyncio.Protocol):
             "headers": headers,
             "state": {},
         }
-        keep_alive = version != "1.0" and self._parser.should_keep_alive() and not self._is_ending
+        keep_alive = version != "1.0" and self._parser.should_keep_alive()
         is_awaited = dict(headers).get(b"expect", b"").lower() == b"100-continue"
-        return Cycle(self, scope, keep_alive=keep_alive, is_awaited=is_awaited)
+        is_awaited = is_awaited and version != "1.0"
+        cycle = Cycle(self, scope, keep_alive=keep_alive, is_awaited=is_awaited)
+        cycle.keep_alive = keep_alive and not self._is_ending
+        return cycle
 
     def _start(self, cycle: Cycle) -> None:
         self._answered = cycle
-        cycle.task = self.loop.create_task(cycle.run())
+        cycle.task = self.loop.create_task(cycle.run(), context=self._context.copy())
         self.cycles.add(cycle)
 
     def _close_if_idle(self, idle: float) -> None:
@@ -330,30 +347,30 @@ class Connection(asyncio.Protocol):
     def _read_on(self, before: Cycle) -> None:
         """Go on reading behind a request that waits, so that its client's leaving is noticed."""
         if self._is_ending and not before.is_begun:
-            before.keep_alive = True  # the one behind it says that it is the last
-        if len(self._waiting) < _PIPELINED:
-            self.resume_reading()
+            before.keep_alive = before.may_stay  # the one behind it says that it is the last
+        self.resume_reading()
 
-    def _check_head(self, size: int) -> None:
+    def _is_too_large(self, size: int) -> bool:
+        """Whether so many bytes are too many for a head."""
+        return size > self._listening.settings().max_header_bytes
+
+    def _too_large(self) -> HeadTooLarge:
         limit = self._listening.settings().max_header_bytes
-        if size <= limit:
-            return
-        error = HeadTooLarge(
+        return HeadTooLarge(
             f"the request's head is over the limit of {limit} bytes (setting max_header_bytes)"
         )
-        if not self._is_in_head:
-            raise error  # to the parser, which comes back with it
-        self._refuse(error)
 
     def _expect(self) -> None:
         """From now on it is counted how long the next request takes to come."""
-        if self._due is None and not self.transport.is_closing():
+        if self._due is None and not (self._is_refused or self.transport.is_closing()):
             seconds = self._listening.settings().body_timeout
             self._due = self.loop.call_later(seconds, self._overdue)
 
     def _overdue(self) -> None:
         self._due = None
-        if self._is_in_head:
+        if self._is_paused:
+            self._expect()  # it is not the client that we wait for
+        elif self._is_in_head:
             self._refuse(too_slow(self._listening.settings().body_timeout))
         elif not self._is_busy and not self.transport.is_closing():
             self.transport.close()
@@ -365,16 +382,48 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: HonestProxyError) -> None:
         """Answer in the application's place, and listen no more; answers before this one end."""
+        if self._is_refused or self.transport.is_closing():
+            return
         self._is_refused = True
         self._no_longer_due()
-        if self._cycle is not None and not self._cycle.is_over:
-            self._cycle.keep_alive = False
-            return
+        last = self._cycle
+        if last is None or last.is_over:
+            self._tell(error)
+        elif self._is_in_head or not self._is_coming:  # it is whole, and what follows isn't
+            last.keep_alive = False
+        elif last is not self._answered:  # its body is broken, and it waits for others
+            self._waiting.remove(last)
+            last.leave()
+            before = self._waiting[-1] if self._waiting else self._answered
+            if before is not None:
+                before.keep_alive = False
+        elif last.is_begun:  # it can't be told any more
+            self.transport.close()
+        else:
+            last.leave()
+            self._tell(error)
+
+    def _tell(self, error: HonestProxyError) -> None:
         self._listening.refused(error)
         body = reply.error(error)
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         line = status_line(error.status) + head.encode()
         self.transport.write(line + b"connection: close\r\n\r\n" + body)
+        self._hang_up_gently(in_any_case=True)
+
+    def _hang_up_gently(self, *, in_any_case: bool = False) -> None:
+        """Close the connection; where more may be coming, a moment later.
+
+        A client that is still sending when it is closed may lose the answer that it has got.
+        """
+        self._no_longer_due()
+        if not (self._is_coming or in_any_case):
+            self.transport.close()
+            return
+        self._is_refused = True
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER, self.transport.close)
@@ -400,7 +449,7 @@ def is_readable(of: socket.socket) -> bool:
 def _parts(url: bytes) -> tuple[str, bytes, bytes]:
     """A target's path, as it is meant and as it came, and its query."""
     parsed = httptools.parse_url(url)
-    raw_path = parsed.path
+    raw_path = parsed.path or b"/"
     return unquote(raw_path.decode("ascii")), raw_path, parsed.query or b""
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from honestproxy.errors import HonestProxyError
 from honestproxy.server.app import Proxy
+from honestproxy.server.listening.cycle import Cycle
 from honestproxy.server.listening.protocol import Connection, Listening, is_readable
 from honestproxy.server.seeing.logs import configure
 from honestproxy.settings import Settings
@@ -231,10 +232,13 @@ class Server:
         """End what is under way: a stream by an error in its midst, all else by a 503."""
         clock = asyncio.get_running_loop().time
         self._app.service.admission.end()
-        await asyncio.sleep(0)  # those that have just come begin: they tell their clients, too
-        for cycle in list(self._listening.cycles):
-            if cycle.task is not None:
-                cycle.task.cancel()
+        cut = set[Cycle]()
+        for _ in range(3):  # those that have just come begin first: they tell their clients, too
+            await asyncio.sleep(0)
+            for cycle in self._listening.cycles - cut:
+                if cycle.task is not None and cycle.is_running:
+                    cycle.task.cancel()
+                    cut.add(cycle)
         if not await self._gone(clock() + _LAST_WORDS, 0.0):
             self._each(_broken_off)
             await self._gone(clock() + _LAST_WORDS, 0.0)
