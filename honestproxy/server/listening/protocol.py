@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Final, cast
-from urllib.parse import unquote
+from typing import Final, cast
 
 import httptools
 from starlette.types import ASGIApp
@@ -22,6 +19,7 @@ from starlette.types import ASGIApp
 from honestproxy.errors import HeadTooLarge, HonestProxyError, InvalidRequest
 from honestproxy.server.incoming import WHOLE, too_slow
 from honestproxy.server.listening.cycle import Cycle, status_line
+from honestproxy.server.listening.lines import address, is_readable, parts_of
 from honestproxy.settings import Settings
 from honestproxy.wire import reply
 
@@ -105,8 +103,8 @@ class Connection(asyncio.Protocol):
         """A client has come, and should say something."""
         self.transport = cast("asyncio.Transport", transport)
         self._server, self._client = (
-            _address(transport, "sockname"),
-            _address(transport, "peername"),
+            address(transport, "sockname"),
+            address(transport, "peername"),
         )
         self._listening.connections.add(self)
         self._expect()
@@ -311,7 +309,7 @@ class Connection(asyncio.Protocol):
         version = self._parser.get_http_version()
         headers, self._headers = self._headers, []
         known = len(self._url) <= _SHORT
-        path, raw_path, query = _parts(self._url) if known else _parts.__wrapped__(self._url)
+        path, raw_path, query = parts_of(self._url) if known else parts_of.__wrapped__(self._url)
         scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -434,29 +432,6 @@ class Connection(asyncio.Protocol):
             return False
         found: socket.socket | None = self.transport.get_extra_info("socket")
         return found is not None and is_readable(found)
-
-
-def is_readable(of: socket.socket) -> bool:
-    """Whether a socket has something to read, or to accept, right now."""
-    if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([of], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(of.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
-@lru_cache(maxsize=64)
-def _parts(url: bytes) -> tuple[str, bytes, bytes]:
-    """A target's path, as it is meant and as it came, and its query."""
-    parsed = httptools.parse_url(url)
-    raw_path = parsed.path or b"/"
-    return unquote(raw_path.decode("ascii")), raw_path, parsed.query or b""
-
-
-def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:
-    """Host and port of one end; None where it has none."""
-    found: Any = transport.get_extra_info(which)
-    return (str(found[0]), int(found[1])) if isinstance(found, tuple | list) and found else None
 
 
 def _cause(error: httptools.HttpParserError) -> HonestProxyError:

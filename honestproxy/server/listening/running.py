@@ -20,7 +20,8 @@ from typing import Any, Final
 from honestproxy.errors import HonestProxyError
 from honestproxy.server.app import Proxy
 from honestproxy.server.listening.cycle import Cycle
-from honestproxy.server.listening.protocol import Connection, Listening, is_readable
+from honestproxy.server.listening.lines import is_readable
+from honestproxy.server.listening.protocol import Connection, Listening
 from honestproxy.server.seeing.logs import configure
 from honestproxy.settings import Settings
 
