@@ -409,9 +409,10 @@ async def test_a_wish_for_another_protocol_is_passed_over(pieces: int) -> None:
     assert not on.refused
 
 
-async def test_nobody_is_connected_elsewhere() -> None:
+@pytest.mark.parametrize("target", [b"elsewhere:443", b"/path", b"http://elsewhere/", b"*"])
+async def test_nobody_is_connected_elsewhere(target: bytes) -> None:
     async with spoken(gathered) as on:
-        whole = await on.ask(b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        whole = await on.ask(b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
     assert whole.startswith(b"HTTP/1.1 400 ")
 
 

@@ -176,7 +176,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: its work begins, or waits for those before it."""
-        if self._wishes_upgrade():
+        if self._parser.get_method() == b"CONNECT":
+            raise InvalidRequest("nobody is connected elsewhere from here")  # to the parser
+        if self._parser.should_upgrade():
             return  # its parser stops here, and another reads it again
         self._no_longer_due()
         if self._is_too_large(self._since):
@@ -288,9 +290,6 @@ class Connection(asyncio.Protocol):
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._without_upgrade() + data[upgrade.args[0] :]
                 self._parser = self._new_parser()
-
-    def _wishes_upgrade(self) -> bool:
-        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
 
     def _without_upgrade(self) -> bytes:
         """The head of a request that wishes for another protocol, without that wish."""
